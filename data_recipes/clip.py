@@ -1,0 +1,172 @@
+"""One clip: its plan performed, rendered, augmented and written; its facts; its rows."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import midirenderer
+import numpy as np
+import soundfile as sf
+import soxr
+
+from mllm.data_recipes.arrange import arrange, starts
+from mllm.data_recipes.augment import PEAK_TARGET, augment, normalise
+from mllm.data_recipes.config import Mixture, Recipe
+from mllm.data_recipes.instruments import PROGRAM_NAMES
+from mllm.data_recipes.perform import Event, draw_tempo, perform, to_midi
+from mllm.data_recipes.plan import ClipPlan, seed_of
+from mllm.data_recipes.soundfont import parts
+from mllm.data_recipes.templates import conversations, messages
+from mllm.data_recipes.tune import Tune, key_name, note_name
+
+RENDER_RATE = 48_000
+_FEWEST_NOTES = 5
+_FADE = 0.02
+_RING = 0.35
+
+
+class UnusableTune(Exception):
+    """This tune does not give this clip; the message is the reason that the manifest counts."""
+
+
+@dataclass
+class Clip:
+    """Samples (float32 mono in -1..1) and what is true of them."""
+
+    samples: np.ndarray
+    facts: dict[str, Any]
+    midi: bytes
+
+
+def _render(midi: bytes, soundfont: bytes) -> np.ndarray:
+    """float32 mono at RENDER_RATE. (mllm.synthesis.render takes a whole soundfont file, which is slower.)"""
+    wav = midirenderer.render_wave_from(soundfont, midi)
+    # midirenderer writes the canonical 44-byte header: 48 kHz, stereo, 16 bit.
+    left_right = np.frombuffer(wav, "<i2", offset=44).reshape(-1, 2)
+    return (left_right[:, 0].astype(np.float32) + left_right[:, 1]) / 65536
+
+
+def contour(pitches: list[int]) -> str:
+    """rising | falling | arch | valley | level, from the means of the first, middle and last third."""
+    thirds = [float(np.mean(part)) for part in np.array_split(np.array(pitches, float), 3)]
+    a, m, z = thirds
+    if max(thirds) - min(thirds) < 1.5:
+        return "level"
+    if m > max(a, z) + 1:
+        return "arch"
+    if m < min(a, z) - 1:
+        return "valley"
+    return "rising" if z > a else "falling"
+
+
+def make_clip(plan: ClipPlan, tune: Tune, mixture: Mixture, font: Path) -> Clip:
+    """The clip that `plan` and `tune` determine together with the mixture's seed. Raises UnusableTune."""
+    rng = seed_of(mixture.seed, f"{plan.id} {tune.id}")
+    shape = mixture.clips
+    tempo = draw_tempo(tune, mixture.sound.tempo_low, mixture.sound.tempo_high, rng)
+    bar_seconds = 60 / tempo * tune.bar_quarters / tune.beat_quarters
+    lead_in = float(rng.uniform(0.0, 0.25))
+    if plan.short:
+        bars = max(
+            1, int(float(rng.uniform(shape.short_seconds + bar_seconds, shape.seconds) - lead_in) // bar_seconds)
+        )
+        seconds = min(shape.seconds, lead_in + bars * bar_seconds + _RING)
+    else:
+        bars = int(np.ceil((shape.seconds - lead_in) / bar_seconds))
+        seconds = shape.seconds
+    choices = starts(tune, bars)
+    start = choices[int(rng.integers(len(choices)))]
+    try:
+        piece = arrange(
+            tune, start, bars, plan.tonic, plan.family, rng, plan.accompanied, plan.second_family, plan.drums
+        )
+    except (ValueError, IndexError) as error:
+        raise UnusableTune(str(error)) from error
+    events = [e for e in perform(piece, tempo, lead_in, rng) if e.onset < seconds - 0.02]
+    if min((e.pitch for e in events), default=-1) < 0 or max((e.pitch for e in events), default=128) > 127:
+        raise UnusableTune("notes outside MIDI")
+    melody = [e for e in events if e.voice == 0 and e.onset < seconds - 0.1]
+    if len(melody) < _FEWEST_NOTES:
+        raise UnusableTune("fewer than 5 melody notes in the excerpt")
+    midi = to_midi(piece, events, seconds + 0.5, rng)
+    subset = parts(font).subset({v.program for v in piece.voices if v.role != "drums"}, plan.drums)
+    samples = soxr.resample(_render(midi, subset), RENDER_RATE, shape.sampling_rate)
+    wanted = round(seconds * shape.sampling_rate)
+    samples = np.pad(samples, (0, max(0, wanted - len(samples))))[:wanted].astype(np.float32)
+    if float(np.sqrt(np.mean(samples**2))) < 1e-4:
+        raise UnusableTune("the render is silent")
+    done: list[str] = []
+    samples = normalise(samples, 0.7)
+    if rng.random() >= mixture.sound.clean:
+        # The test asks how well a held-out instrument sound is understood, so it is only changed lightly.
+        samples, done = augment(samples, shape.sampling_rate, rng, mixture.sound.codec if plan.split != "test" else 0.0)
+    fade = int(_FADE * shape.sampling_rate)
+    samples[-fade:] *= np.linspace(1, 0, fade, dtype=np.float32)
+    samples = normalise(samples, float(rng.uniform(*PEAK_TARGET)))
+    families = list(dict.fromkeys(v.family for v in piece.voices))
+    facts = {
+        "instruments": families,
+        "programs": list(dict.fromkeys(v.program for v in piece.voices if v.role != "drums")),
+        "program_names": list(dict.fromkeys(PROGRAM_NAMES[v.program] for v in piece.voices if v.role != "drums")),
+        "key": key_name(plan.tonic, tune.mode),
+        "tonic": key_name(plan.tonic, tune.mode).split()[0],
+        "mode": tune.mode,
+        "tempo": tempo,
+        "metre": f"{tune.metre[0]}/{tune.metre[1]}",
+        **melody_facts(melody, plan.tonic, tune.mode),
+        "texture": _texture([v.role for v in piece.voices]),
+        "drums": any(v.role == "drums" for v in piece.voices),
+        "soundfont": plan.soundfont,
+        "augmentation": done,
+        "transposition": piece.transposition,
+        "tune_id": tune.id,
+        "title": tune.title,
+        "start_bar": start,
+        "lead_in": round(lead_in, 3),
+        "seconds": round(seconds, 3),
+    }
+    return Clip(samples, facts, midi)
+
+
+def melody_facts(melody: list[Event], tonic: int, mode: str) -> dict[str, Any]:
+    """Lowest, highest and first three notes (names, 60 = C4) and the contour of the melody that is heard."""
+    pitches = [e.pitch for e in sorted(melody, key=lambda e: e.onset)]
+    return {
+        "lowest": note_name(min(pitches), tonic, mode),
+        "highest": note_name(max(pitches), tonic, mode),
+        "contour": contour(pitches),
+        "first_notes": [note_name(p, tonic, mode) for p in pitches[:3]],
+    }
+
+
+def _texture(roles: list[str]) -> str:
+    roles = [r for r in roles if r != "drums"]
+    if "chords" in roles:
+        return "accompanied"
+    return {1: "solo", 2: "duet"}.get(len(roles), "voices")
+
+
+def write_flac(path: Path, clip: Clip, sampling_rate: int) -> None:
+    """16-bit mono FLAC."""
+    sf.write(path, np.clip(clip.samples, -1, 1), sampling_rate, format="FLAC", subtype="PCM_16")
+
+
+def rows_of(plan: ClipPlan, clip: Clip, audio: str, recipe: Recipe, seed: int) -> list[dict[str, Any]]:
+    """The instruction rows of a clip (house format); `audio` is its path inside the build folder."""
+    rng = seed_of(seed, f"words {plan.id}")
+    return [
+        {
+            "id": f"{plan.id}-{task}",
+            "task": task,
+            "messages": messages(audio, turns),
+            "facts": json.dumps(clip.facts, ensure_ascii=False),
+            "source": recipe.name,
+            "licence": recipe.licence,
+            "split": plan.split,
+            "length": float(clip.facts["seconds"]),
+        }
+        for task, turns in conversations(plan.split, clip.facts, rng)
+    ]

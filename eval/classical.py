@@ -1,0 +1,132 @@
+"""Classical tools on the same clips: librosa's features, and the simplest model that turns them into an answer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+RATE = 22_050
+NOTES = ("C", "Db", "D", "Eb", "E", "F", "F#", "G", "Ab", "A", "Bb", "B")
+# Krumhansl & Kessler 1982, probe-tone ratings, from the tonic upwards.
+KRUMHANSL = {
+    "major": (6.35, 2.23, 3.48, 2.33, 4.38, 4.09, 2.52, 5.19, 2.39, 3.66, 2.29, 2.88),
+    "minor": (6.33, 2.68, 3.52, 5.38, 2.60, 3.53, 2.54, 4.75, 3.98, 2.69, 3.34, 3.17),
+}
+_BEAT_FRACTIONS = (1 / 4, 1 / 3, 1 / 2, 2 / 3, 3 / 4, 1, 4 / 3, 3 / 2, 2, 3, 4, 6)
+
+Estimator = Callable[[np.ndarray], Any]
+"""Features of one clip [features] -> an answer in the form of the task's truth."""
+
+
+@dataclass(frozen=True)
+class Tool:
+    """A classical method: `measure` runs on each waveform, `fit` makes the estimator (from TRAIN clips if `fitted`)."""
+
+    name: str
+    measure: Callable[[np.ndarray], np.ndarray]
+    fit: Callable[[np.ndarray, Sequence[Any]], Estimator]
+    fitted: bool = True
+
+
+def timbre(waveform: np.ndarray) -> np.ndarray:
+    """Mean and deviation over time of 20 MFCCs [40], of a float32 mono waveform at `RATE`."""
+    import librosa
+
+    mfcc = librosa.feature.mfcc(y=waveform, sr=RATE, n_mfcc=20)
+    return np.concatenate([mfcc.mean(1), mfcc.std(1)])
+
+
+def chroma(waveform: np.ndarray) -> np.ndarray:
+    """Mean constant-Q chroma [12], from C."""
+    import librosa
+
+    return librosa.feature.chroma_cqt(y=waveform, sr=RATE).mean(1)
+
+
+def tempo(waveform: np.ndarray) -> np.ndarray:
+    """librosa's tempo estimate [1], beats per minute, with its own prior around 120."""
+    from librosa.feature.rhythm import tempo as estimate
+
+    return np.atleast_1d(estimate(y=waveform, sr=RATE)).astype(float)[:1]
+
+
+def accents(waveform: np.ndarray) -> np.ndarray:
+    """Autocorrelation of onset strength at fractions and multiples of the tracked beat, and the log tempo [13]."""
+    import librosa
+
+    hop = 256
+    onsets = librosa.onset.onset_strength(y=waveform, sr=RATE, hop_length=hop)
+    bpm = float(np.atleast_1d(librosa.beat.beat_track(onset_envelope=onsets, sr=RATE, hop_length=hop)[0])[0]) or 120.0
+    centred = onsets - onsets.mean()
+    correlation = np.correlate(centred, centred, "full")[len(centred) - 1 :]
+    correlation = correlation / max(correlation[0], 1e-9)
+    period = 60 / bpm * RATE / hop
+    out = []
+    for fraction in _BEAT_FRACTIONS:
+        low, high = int(fraction * period * 0.95), int(np.ceil(fraction * period * 1.05)) + 1
+        out.append(correlation[low:high].max(initial=-1.0))
+    return np.array([*out, np.log2(bpm / 120)])
+
+
+def read_off(features: np.ndarray, truths: Sequence[Any]) -> Estimator:
+    """No fitting: the one feature is the answer."""
+    return lambda x: float(x[0])
+
+
+def logistic(features: np.ndarray, truths: Sequence[Any]) -> Estimator:
+    """Multinomial logistic regression on standardised features [clips, features], L2-penalised, by LBFGS."""
+    import torch
+
+    classes = sorted(set(truths))
+    mean, std = features.mean(0), features.std(0) + 1e-6
+    x = torch.tensor((features - mean) / std, dtype=torch.float32)
+    y = torch.tensor([classes.index(t) for t in truths])
+    weight = torch.zeros(x.shape[1], len(classes), requires_grad=True)
+    bias = torch.zeros(len(classes), requires_grad=True)
+    optimizer = torch.optim.LBFGS([weight, bias], max_iter=200, line_search_fn="strong_wolfe")
+
+    def loss() -> torch.Tensor:
+        optimizer.zero_grad()
+        value = torch.nn.functional.cross_entropy(x @ weight + bias, y) + 2e-3 * weight.square().sum()
+        value.backward()
+        return value
+
+    optimizer.step(loss)
+    w, b = weight.detach().numpy(), bias.detach().numpy()
+    return lambda features: classes[int(np.argmax((features - mean) / std @ w + b))]
+
+
+def _best_key(profiles: dict[str, np.ndarray]) -> Estimator:
+    """The key whose profile, rotated to its tonic, correlates best with a chroma vector [12]."""
+    turned = {(pc, mode): np.roll(p, pc) for mode, p in profiles.items() for pc in range(12)}
+
+    def estimate(x: np.ndarray) -> str:
+        if np.std(x) < 1e-9:
+            return "C major"
+        pc, mode = max(turned, key=lambda k: float(np.corrcoef(x, turned[k])[0, 1]))
+        return f"{NOTES[pc]} {mode}"
+
+    return estimate
+
+
+def krumhansl(features: np.ndarray, truths: Sequence[Any]) -> Estimator:
+    """Krumhansl-Schmuckler: major and minor only."""
+    return _best_key({mode: np.array(p) for mode, p in KRUMHANSL.items()})
+
+
+def fitted_profiles(features: np.ndarray, truths: Sequence[str]) -> Estimator:
+    """Krumhansl-Schmuckler with the mean chroma of each mode's TRAIN clips, turned to the tonic, as its profiles."""
+    sums: dict[str, list[np.ndarray]] = {}
+    for x, truth in zip(features, truths, strict=True):
+        tonic, mode = truth.split()
+        sums.setdefault(mode, []).append(np.roll(x, -pitch_class(tonic)))
+    return _best_key({mode: np.mean(rows, 0) for mode, rows in sums.items()})
+
+
+def pitch_class(tonic: str) -> int:
+    """0 for C … 11 for B, of a letter and accidentals: "F#", "Bb"."""
+    white = {"C": 0, "D": 2, "E": 4, "F": 5, "G": 7, "A": 9, "B": 11}
+    return (white[tonic[0]] + tonic.count("#") - tonic.count("b")) % 12

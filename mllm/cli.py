@@ -1,0 +1,362 @@
+"""The command line: one typer app. Each verb imports its room when it runs, so `mllm --help` is instant."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import socket
+import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from mllm.cli_score import score_verbs
+from mllm.errors import MllmError, PromptError
+
+# The extra that a verb needs beyond the library itself, by the package that is missing without it.
+EXTRAS = {
+    "gradio": "serve",
+    "accelerate": "train",
+    "datasets": "data",
+    "pydantic": "data",
+    "pyarrow": "data",
+    "librosa": "eval",
+    "mir_eval": "eval",
+}
+
+
+class Verbs(TyperGroup):
+    """Ends every verb that fails for a known reason with one line on stderr and status 1; Ctrl-C with 130."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError:
+            raise
+        except (MllmError, OSError, ModuleNotFoundError) as error:
+            typer.echo(f"error: {_one_line(error)}", err=True)
+            raise typer.Exit(1) from error
+        except KeyboardInterrupt as error:
+            typer.echo("stopped", err=True)
+            raise typer.Exit(130) from error
+
+
+def _one_line(error: Exception) -> str:
+    if isinstance(error, ModuleNotFoundError):
+        missing = (error.name or "").partition(".")[0]
+        if missing not in EXTRAS:
+            raise error
+        return f"this needs the package {missing}: run `pip install 'mllm[{EXTRAS[missing]}]'`"
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+    return " ".join(str(error).split())
+
+
+app = typer.Typer(
+    cls=Verbs,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    rich_markup_mode="rich",
+)
+data_verbs = typer.Typer(no_args_is_help=True, help="Build instruction data from scores: list, show, build.")
+app.add_typer(score_verbs, name="score")
+app.add_typer(data_verbs, name="data")
+
+ModelName = Annotated[str, typer.Option("--model", "-m", help="`mini`, or the folder of a checkpoint or adapter.")]
+
+
+@app.callback()
+def start() -> None:
+    """Music language models: hear a recording, read a score, answer in words or in notation.
+
+    Start with  [bold]mllm ask song.mp3 "What key is this in, and which instruments play?"[/bold]
+    or          [bold]mllm chat[/bold]   for a page in the browser.
+    """
+    # Before transformers is imported: its bars and warnings speak to developers, not to who asks about a song.
+    for name, value in {
+        "TRANSFORMERS_VERBOSITY": "error",
+        "TRANSFORMERS_NO_ADVISORY_WARNINGS": "1",
+        "HF_HUB_DISABLE_TELEMETRY": "1",
+        "TOKENIZERS_PARALLELISM": "false",
+    }.items():
+        os.environ.setdefault(name, value)
+    warnings.simplefilter("ignore")
+    logging.basicConfig(level=logging.ERROR, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
+
+
+@app.command()
+def ask(
+    words: Annotated[list[str], typer.Argument(metavar="FILE... QUESTION", show_default=False)],
+    model: ModelName = "mini",
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print one JSON object with answer, time and tokens.")
+    ] = False,
+    max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest answer, in tokens.")] = 64,
+    hear: Annotated[bool, typer.Option("--hear", help="Play scores to the model as well as showing them.")] = False,
+) -> None:
+    """Ask one question about recordings and scores.
+
+    Recordings: wav, flac, ogg, mp3, aiff, up to 30 minutes. Scores: abc, mid, musicxml, mxl, krn.
+
+      mllm ask song.mp3 "What key is this in, and which instruments play?"
+
+      mllm ask take1.wav take2.wav "Which of the two is faster?"
+
+      mllm ask --hear tune.abc "Describe this."
+    """
+    *files, question = words
+    if not files or (Path(question).is_file() and not question.endswith("?")):
+        raise typer.BadParameter(
+            'give at least one file and then the question: mllm ask song.mp3 "What key is this in?"',
+            param_hint="FILE... QUESTION",
+        )
+    for file in files:
+        if not Path(file).is_file():
+            raise PromptError(f"{file}: no such file" if not Path(file).exists() else f"{file}: not a file")
+    music = _load(model)
+    with _hearing_bar() as progress:
+        pieces = music.stream(
+            [music.question(files, question, hear=hear)], max_new_tokens=max_new_tokens, progress=progress
+        )
+        answer = _print_pieces(pieces, echo=not as_json)
+    if as_json:
+        typer.echo(
+            json.dumps({"answer": str(answer), "model": model, "files": files, "question": question} | vars(answer))
+        )
+
+
+def _load(model: str, **options: Any) -> Any:
+    """`mllm.chat.load` without the loading bars of transformers."""
+    from transformers.utils import logging
+
+    from mllm.chat import load
+
+    logging.disable_progress_bar()
+    return load(model, **options)
+
+
+def _print_pieces(pieces: Iterator[str], echo: bool) -> Any:
+    """Print the pieces as they come; returns the `Answer` that the iterator ends with."""
+    begun = False
+    while True:
+        try:
+            piece = next(pieces)
+        except StopIteration as end:
+            if echo:
+                typer.echo("")
+            return end.value
+        if echo:
+            piece = piece if begun else piece.lstrip()
+            begun = begun or bool(piece)
+            typer.echo(piece, nl=False)
+
+
+@contextmanager
+def _hearing_bar() -> Iterator[Any]:
+    """A progress callback that shows a bar on a terminal's stderr while a long recording is heard."""
+    if not sys.stderr.isatty():
+        yield None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+    bar = Progress(
+        TextColumn("listening"), BarColumn(), TimeRemainingColumn(), console=Console(stderr=True), transient=True
+    )
+    task = bar.add_task("listening")
+
+    def progress(done: int, total: int) -> None:
+        if done < total:
+            bar.start()
+        bar.update(task, completed=done, total=total)
+        if done >= total:
+            bar.stop()
+
+    try:
+        yield progress
+    finally:
+        bar.stop()
+
+
+@app.command()
+def chat(
+    model: ModelName = "mini",
+    host: Annotated[
+        str, typer.Option(help="Address to listen at; 0.0.0.0 opens the page to your network.")
+    ] = "127.0.0.1",
+    port: Annotated[int | None, typer.Option(min=1, max=65535, help="Default: the first free one from 7860.")] = None,
+    share: Annotated[bool, typer.Option(help="Also make a public link, through gradio's servers.")] = False,
+    browser: Annotated[bool, typer.Option(help="Open the page where there is a display.")] = True,
+) -> None:
+    """Open the chat page: upload or record music, ask, and ask on.
+
+    mllm chat
+
+    mllm chat --model runs/my-model --port 8000 --no-browser
+    """
+    if port:
+        _refuse_taken(host, port)  # before the model is loaded for nothing
+    os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")  # read when gradio is imported
+    from mllm.serve.chat_page import serve_page
+
+    logging.getLogger("mllm").setLevel(logging.INFO)
+    typer.echo(f"loading {model} ...", err=True)
+    serve_page(_load(model), host=host, port=port, share=share, browser=browser)
+
+
+def _refuse_taken(host: str, port: int) -> None:
+    try:
+        socket.create_server((host, port)).close()
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise PromptError(f"cannot listen at {host}:{port} ({reason}): choose another one with --port") from error
+
+
+@app.command()
+def train(
+    config: Annotated[Path, typer.Argument(help="A training run; see train/configs/.")],
+    output_dir: Annotated[
+        Path, typer.Option("--output_dir", "--output-dir", help="Folder for checkpoints and result.")
+    ],
+) -> None:
+    """Train an adapter in this process; run again with the same folder, it goes on where it stopped.
+
+      mllm train train/configs/tiny_cpu.yaml --output_dir runs/tiny
+
+    On several GPUs or machines, launch the same program through accelerate:
+
+      accelerate launch -m mllm.train.sft train/configs/mini.yaml --output_dir runs/mini
+    """
+    from mllm.train.config import load_config
+    from mllm.train.sft import train as run
+
+    run(load_config(config), str(output_dir))
+    typer.echo(f'{output_dir}: done; try it with `mllm ask --model {output_dir} song.mp3 "What key is this in?"`')
+
+
+@app.command("eval")
+def evaluate_model(
+    output: Annotated[Path, typer.Option(help="Folder for scores and answers; goes on where it was stopped.")],
+    model: ModelName = "mini",
+    tasks: Annotated[str | None, typer.Option(help="Comma-separated, such as key,tempo; default all.")] = None,
+    data: Annotated[Path, typer.Option(help="Folder that `mllm data build` made.")] = Path("runs/data/mini"),
+    limit: Annotated[int | None, typer.Option(min=1, help="At most so many clips a task.")] = None,
+) -> None:
+    """Score a model on held-out clips, beside chance, silence and classical tools.
+
+    mllm eval --model mini --tasks key,tempo --data runs/data/mini --limit 100 --output runs/eval
+    """
+    from mllm.eval.run import evaluate
+
+    wanted = [task.strip() for task in tasks.split(",") if task.strip()] if tasks else None
+    scores = evaluate(model, wanted, data, output, limit)
+    typer.echo(json.dumps(scores, indent=1, default=str))
+
+
+@app.command()
+def export(
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="`mini`, or the folder of an adapter.")],
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="New folder for the checkpoint.")],
+    dtype: Annotated[str, typer.Option(help="bfloat16, float16 or float32.")] = "bfloat16",
+) -> None:
+    """Merge an adapter into its bases and write one self-contained checkpoint that transformers and vLLM read.
+
+    mllm export mini exported/mini
+    """
+    if dtype not in ("bfloat16", "float16", "float32"):
+        raise typer.BadParameter("must be bfloat16, float16 or float32", param_hint="--dtype")
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise PromptError(f"{folder} exists and is not an empty folder: choose a new one or remove it")
+    import torch
+
+    from mllm.assemble import save_model
+
+    music = _load(model, dtype=getattr(torch, dtype))
+    save_model(music.model, music.processor, folder, music.provenance | {"exported_from": model, "dtype": dtype})
+    typer.echo(f'{folder}: written; try it with `mllm ask --model {folder} song.mp3 "What key is this in?"`')
+
+
+@data_verbs.command("list")
+def data_list() -> None:
+    """The collections that can be built from, with their licences, and the mixtures made of them.
+
+    mllm data list
+    """
+    from mllm.data_recipes.config import HERE, load_mixture, load_recipe
+
+    typer.echo("recipes")
+    for path in sorted((HERE / "recipes").glob("*.yaml")):
+        recipe = load_recipe(path.stem)
+        typer.echo(f"  {recipe.name:<10} {recipe.title}\n  {'':<10} {recipe.licence}")
+    typer.echo("mixtures")
+    for path in sorted((HERE / "mixtures").glob("*.yaml")):
+        mixture = load_mixture(path)
+        clips = mixture.clips
+        typer.echo(
+            f"  {mixture.name:<10} {clips.train} + {clips.validation} + {clips.test} clips of {clips.seconds:g} s"
+        )
+        typer.echo(f"  {'':<10} {', '.join(use.recipe for use in mixture.sources)}: {path}")
+
+
+@data_verbs.command("show")
+def data_show(
+    name: Annotated[str, typer.Argument(help="A recipe, a mixture, or a folder that `build` made.")],
+    rows: Annotated[int, typer.Option(min=0, help="Rows of a built folder to print.")] = 3,
+) -> None:
+    """What a recipe or mixture says, or what a built folder holds.
+
+    mllm data show oneill
+
+    mllm data show runs/data/mini --rows 5
+    """
+    from mllm.data_recipes.config import HERE, DataError
+
+    folder = Path(name)
+    if (folder / "manifest.json").is_file():
+        import pyarrow.parquet as parquet
+
+        manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+        wanted = ("name", "complete", "clips", "hours", "rows", "clips_by_source", "licences", "soundfonts", "left_out")
+        typer.echo(json.dumps({key: manifest.get(key) for key in wanted}, indent=1, ensure_ascii=False))
+        for shard in sorted((folder / "rows").glob("*.parquet"))[:1]:
+            for row in parquet.read_table(shard).slice(0, rows).to_pylist():
+                typer.echo(json.dumps(row, ensure_ascii=False))
+        return
+    for path in (HERE / "recipes" / f"{name}.yaml", HERE / "mixtures" / f"{name}.yaml", folder):
+        if path.is_file():
+            typer.echo(path.read_text(encoding="utf-8").rstrip())
+            return
+    raise DataError(f"{name}: no recipe, mixture or built folder of this name; `mllm data list` shows them")
+
+
+@data_verbs.command("build")
+def data_build(
+    mixture: Annotated[str, typer.Argument(help="A mixture's YAML, or the name of one that ships.")],
+    output: Annotated[Path | None, typer.Option(help="Folder for clips and rows; default runs/data/NAME.")] = None,
+    workers: Annotated[int, typer.Option(min=1, help="Processes.")] = os.cpu_count() or 2,
+    limit: Annotated[int | None, typer.Option(min=1, help="At most so many training clips.")] = None,
+) -> None:
+    """Render clips and write instruction rows; a build that was stopped goes on when run again.
+
+    mllm data build data_recipes/mixtures/mini.yaml
+
+    mllm data build tiny --output /tmp/tiny --limit 20
+    """
+    from mllm.data_recipes.build import build_mixture
+    from mllm.data_recipes.config import HERE
+
+    path = HERE / "mixtures" / f"{mixture}.yaml"
+    path = path if path.is_file() else Path(mixture)
+    manifest = build_mixture(path, output or Path("runs/data") / path.stem, workers, limit)
+    typer.echo(f"{manifest.parent}: done; look at it with `mllm data show {manifest.parent}`")
+
+
+if __name__ == "__main__":
+    app()

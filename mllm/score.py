@@ -1,0 +1,77 @@
+"""One score, whatever it was written in: ABC, MIDI, MusicXML and kern all become a `Score`.
+
+This is the door to the modules that do the work: `score_types` (what a score is), `abc_reading`, `abc_writing`,
+`score_midi`, `score_notation` (MusicXML and kern) and `score_facts`.
+"""
+
+import os
+from pathlib import Path
+from typing import AnyStr
+
+from mllm.abc_reading import read_abc, tune_numbers
+from mllm.abc_writing import sounding, to_abc
+from mllm.errors import ScoreError
+from mllm.score_facts import Facts, facts
+from mllm.score_midi import read_midi, to_midi
+from mllm.score_notation import read_notation
+from mllm.score_types import DRUMS, Key, Note, Score, instrument_name, program_of, transpose
+
+__all__ = [
+    "DRUMS", "SUFFIXES", "Facts", "Key", "Note", "Score", "ScoreError", "facts", "instrument_name", "program_of",
+    "read_abc", "read_midi", "read_notation", "read_score", "sounding", "to_abc", "to_midi", "transpose",
+    "tune_numbers",
+]  # fmt: skip
+
+SUFFIXES = (".abc", ".mid", ".midi", ".musicxml", ".xml", ".mxl", ".krn")
+MAX_BYTES = 1_000_000  # of ABC and MIDI
+MAX_XML_BYTES = 16_000_000  # of MusicXML once unpacked, and of kern
+
+
+def read_score(
+    source: str | Path, *, number: int | None = None, unfold: bool = False, time_limit: float = 60.0
+) -> Score:
+    """Read a score from a file, or from ABC text.
+
+    Args:
+        source: path of an .abc, .mid, .midi, .musicxml, .xml, .mxl or .krn file; or ABC text, which is a string with
+            more than one line.
+        number: of an ABC tune book, the X: field of the tune (default: the first tune).
+        unfold: ABC only: play repeats out.
+        time_limit: seconds of processor time that MusicXML and kern may take.
+
+    Raises:
+        ScoreError: no such file, unknown or malformed format, too large, too slow to read, no notes.
+    """
+    if isinstance(source, str) and "\n" in source:
+        return read_abc(_sized(source, "ABC", MAX_BYTES), number=number, unfold=unfold)
+    path = Path(source)
+    suffix = path.suffix.lower()
+    if suffix not in SUFFIXES:
+        raise ScoreError(f"{path}: not a score that is read here; readable are {' '.join(SUFFIXES)}")
+    try:
+        size = os.stat(path).st_size
+        if path.is_dir():
+            raise ScoreError(f"{path}: not a file")
+        if size > MAX_XML_BYTES:
+            raise ScoreError(f"{path}: {size / 1e6:.0f} MB is too large for a score")
+        data = path.read_bytes()
+    except OSError as error:
+        raise ScoreError(f"{path}: cannot be read ({error.strerror})") from error
+    if not data:
+        raise ScoreError(f"{path}: the file is empty (0 bytes)")
+    if suffix == ".abc":
+        try:
+            text = data.decode("utf-8-sig")
+        except UnicodeDecodeError:
+            text = data.decode("latin-1")  # most tune books of the 1990s
+        return read_abc(_sized(text, str(path), MAX_BYTES), number=number, unfold=unfold, name=str(path))
+    if suffix in (".mid", ".midi"):
+        return read_midi(_sized(data, str(path), MAX_BYTES), str(path))
+    kind = "kern" if suffix == ".krn" else "musicxml"
+    return read_notation(data, kind, str(path), time_limit=time_limit, max_bytes=MAX_XML_BYTES)
+
+
+def _sized(data: AnyStr, name: str, limit: int) -> AnyStr:
+    if len(data) > limit:
+        raise ScoreError(f"{name}: {len(data) / 1e6:.1f} MB is too large, at most {limit / 1e6:g} MB of it are read")
+    return data

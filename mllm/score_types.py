@@ -1,0 +1,159 @@
+"""What a score is: `Score`, `Note`, `Key`, and how they transpose.
+
+Time is in quarter notes from the first sounding or silent moment; pitch is a MIDI number (60 = C4, middle C).
+"""
+
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+
+from mllm.errors import ScoreError
+
+MAX_NOTES = 200_000
+MAX_QUARTERS = 100_000.0  # a day of music; what claims to be longer is a damaged file
+DRUMS = "Drums"  # the instrument name of an unpitched percussion voice (MIDI channel 10)
+
+_LETTERS = "FCGDAEB"  # the line of fifths; F sharp follows B
+_MODES = {"lydian": 1, "major": 0, "mixolydian": -1, "dorian": -2, "minor": -3, "phrygian": -4, "locrian": -5}
+_SEMITONE = {"C": 0, "D": 2, "E": 4, "F": 5, "G": 7, "A": 9, "B": 11}
+
+
+def _fifths_to_name(position: int) -> str:
+    """Name of a pitch class by its place on the line of fifths, C = 0, G = 1, F = -1."""
+    octave, letter = divmod(position + 1, 7)
+    return _LETTERS[letter] + ("#" * octave if octave > 0 else "b" * -octave)
+
+
+@dataclass(frozen=True)
+class Key:
+    """A key: tonic such as "F#" or "Bb" and a mode: major, minor or one of the church modes.
+
+    Raises ScoreError when tonic or mode is not a name of music.
+    """
+
+    tonic: str
+    mode: str = "major"
+
+    def __post_init__(self) -> None:
+        if not self.tonic or self.tonic[0] not in _LETTERS or self.tonic[1:] not in ("", "#", "b"):
+            raise ScoreError(f"key {self.tonic!r}: the tonic is a letter A to G with # or b after it, such as 'F#'")
+        if self.mode not in _MODES:
+            raise ScoreError(f"mode {self.mode!r}: known are {', '.join(_MODES)}")
+
+    @property
+    def name(self) -> str:
+        """ "F# minor"."""
+        return f"{self.tonic} {self.mode}"
+
+    @property
+    def pitch_class(self) -> int:
+        """The tonic in semitones above C, 0 to 11."""
+        return (_SEMITONE[self.tonic[0]] + self.tonic.count("#") - self.tonic.count("b")) % 12
+
+    @property
+    def signature(self) -> int:
+        """Sharps (positive) or flats (negative) at the clef, that is between -7 and 7 for the keys in use."""
+        position = _LETTERS.index(self.tonic[0]) - 1 + 7 * (self.tonic.count("#") - self.tonic.count("b"))
+        return position + _MODES[self.mode]
+
+    @classmethod
+    def of(cls, pitch_class: int, mode: str = "major") -> "Key":
+        """The usual spelling of a key: the fewest accidentals; of six sharps and six flats, F# major and Eb minor."""
+        fifths = [p for p in range(-8, 11) if p * 7 % 12 == pitch_class % 12]
+        prefer = 1 if mode in ("major", "lydian") else -1
+        best = min(fifths, key=lambda p: (abs(p + _MODES[mode]), -prefer * p))
+        return cls(_fifths_to_name(best), mode)
+
+    @classmethod
+    def from_signature(cls, sharps: int, mode: str = "major") -> "Key":
+        """The key of a mode that has this many sharps (negative: flats) at the clef."""
+        return cls(_fifths_to_name(sharps - _MODES[mode]), mode)
+
+    def alteration(self, letter: str) -> int:
+        """What the key signature does to a letter: 1 for a sharp, -1 for a flat, 0."""
+        place = _LETTERS.index(letter)
+        return (self.signature + 6 - place) // 7
+
+    def transpose(self, semitones: int) -> "Key":
+        """The key `semitones` higher in its usual spelling; an octave more or less leaves the name as it is."""
+        return self if semitones % 12 == 0 else Key.of(self.pitch_class + semitones, self.mode)
+
+    @cached_property
+    def _spelling(self) -> dict[int, str]:
+        # Seven notes of the scale plus three flats and two or three sharps beyond it: in C that is
+        # Eb Bb F C G D A E B F# C# G#, as most composers write chromatic notes.
+        return {p * 7 % 12: _fifths_to_name(p) for p in range(self.signature - 3, self.signature + 9)}
+
+    def spell(self, pitch: int) -> str:
+        """The name of a MIDI pitch in this key with its octave: 60 is "C4", 61 in D major "C#4", in F minor "Db4"."""
+        name = self._spelling[pitch % 12]
+        # The octave number turns at the letter C, so B# and Cb belong to the neighbour's octave.
+        return f"{name}{(pitch - name.count('#') + name.count('b')) // 12 - 1}"
+
+
+@dataclass(frozen=True, order=True)
+class Note:
+    """A sounding note. Tied notes are one note; grace notes are left out."""
+
+    onset: float  # quarters from the start
+    duration: float  # quarters
+    pitch: int  # MIDI number, 60 = middle C
+    voice: int = 0  # index into Score.instruments
+
+
+@dataclass
+class Score:
+    """A piece of music, written out. What the source does not say is None, never a guess."""
+
+    title: str = ""
+    notes: list[Note] = field(default_factory=list)  # sorted by onset
+    key: Key | None = None  # at the start
+    metre: tuple[int, int] | None = None  # at the start
+    tempo: float | None = None  # quarter notes per minute at the start
+    pickup: float = 0.0  # quarters before the first full bar
+    instruments: list[str] = field(default_factory=list)  # one name a voice, General MIDI names where known
+    abc: str | None = None  # the ABC text this was read from; None when it came from elsewhere or was changed
+    changes: frozenset[str] = frozenset()  # which of "key", "metre", "tempo" change after the start
+    bars: tuple[float, ...] = ()  # where the source's bar lines stand, in quarters; empty: by the metre
+    signature: int | None = None  # sharps (negative: flats) at the clef where the source gives those but no mode
+
+    @property
+    def length(self) -> float:
+        """Quarters from the start to the end of the last note."""
+        return max((n.onset + n.duration for n in self.notes), default=0.0)
+
+    @property
+    def bar_length(self) -> float | None:
+        """Quarters in a bar of the first metre, or None without a metre."""
+        return self.metre[0] * 4 / self.metre[1] if self.metre else None
+
+
+def transpose(score: Score, semitones: int) -> Score:
+    """The same piece `semitones` higher (negative: lower); drums stay. Up and down again gives the same notes and key.
+
+    Raises ScoreError when a note would leave the MIDI range 0 to 127.
+    """
+    drums = {i for i, name in enumerate(score.instruments) if name == DRUMS}
+    notes = [n if n.voice in drums else replace(n, pitch=n.pitch + semitones) for n in score.notes]
+    if any(not 0 <= n.pitch <= 127 for n in notes):
+        raise ScoreError(f"{score.title or 'score'}: {semitones:+d} semitones leaves the MIDI range; move it less")
+    key = score.key.transpose(semitones) if score.key else None
+    clef = score.signature
+    if clef is not None:
+        clef = Key.from_signature(clef).transpose(semitones).signature
+    abc = score.abc if semitones == 0 else None
+    return replace(score, notes=sorted(notes), key=key, signature=clef, abc=abc)
+
+
+def instrument_name(program: int) -> str:
+    """General MIDI name of a program 0 to 127, such as "Flute" for 73."""
+    from pretty_midi.constants import INSTRUMENT_MAP
+
+    return str(INSTRUMENT_MAP[program])
+
+
+def program_of(instrument: str) -> int:
+    """General MIDI program 0 to 127 of an instrument name; "Violin II" is a Violin, an unknown name a piano (0)."""
+    from pretty_midi.constants import INSTRUMENT_MAP
+
+    inside = [name for name in INSTRUMENT_MAP if name.lower() in instrument.lower()]
+    return INSTRUMENT_MAP.index(max(inside, key=len)) if inside else 0

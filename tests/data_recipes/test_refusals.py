@@ -1,0 +1,84 @@
+"""Sources that may not be used and configurations that cannot work are refused with one clear line."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from mllm.data_recipes.config import HERE, DataError, load_mixture, load_recipe
+from mllm.data_recipes.sources import collect
+
+
+def mixture_file(tmp_path: Path, **changes: object) -> Path:
+    content = yaml.safe_load((HERE / "mixtures" / "tiny.yaml").read_text()) | changes
+    path = tmp_path / "mixture.yaml"
+    path.write_text(yaml.safe_dump(content))
+    return path
+
+
+@pytest.mark.parametrize("name", ["thesession", "The Session", "essenFolksong", "IrishMAN", "folk-rnn"])
+def test_forbidden_sources_are_refused_by_name(tmp_path: Path, name: str) -> None:
+    with pytest.raises(DataError, match="refused"):
+        load_mixture(mixture_file(tmp_path, sources=[{"recipe": name, "weight": 1.0}]))
+
+
+@pytest.mark.parametrize(
+    "field, value",
+    [
+        ("licence", "CC BY-NC 4.0"),
+        ("licence", "for non-commercial use"),
+        ("path", "essenFolksong"),
+        ("title", "tunes from TheSession"),
+    ],
+)
+def test_a_recipe_cannot_hide_a_forbidden_source(tmp_path: Path, field: str, value: str) -> None:
+    recipe = {
+        "name": "mine",
+        "title": "t",
+        "loader": "music21_abc",
+        "licence": "CC0-1.0",
+        "terms": "none",
+        field: value,
+    }
+    (tmp_path / "mine.yaml").write_text(yaml.safe_dump(recipe))
+    with pytest.raises(DataError, match="refused"):
+        load_recipe("mine", tmp_path)
+
+
+@pytest.mark.parametrize(
+    "changes, words",
+    [
+        ({"sources": [{"recipe": "no-such", "weight": 1}]}, "known:"),
+        ({"soundfonts": [{"name": "sf_GMbank", "path": ["x.sf2"], "licence": "l"}]}, "unheard"),
+        ({"clips": {"train": 1, "validation": 1, "test": 1, "colour": 3}}, "colour"),
+        ({"sources": []}, "sources"),
+        ({"splits": {"train": 0.5, "validation": 0.1, "test": 0.1}}, "add up"),
+    ],
+)
+def test_wrong_configuration_names_the_field(tmp_path: Path, changes: dict, words: str) -> None:
+    with pytest.raises(DataError, match=words) as caught:
+        load_mixture(mixture_file(tmp_path, **changes))
+    assert "\n" not in str(caught.value)
+
+
+def test_missing_and_broken_files(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="does not exist"):
+        load_mixture(tmp_path / "none.yaml")
+    (tmp_path / "broken.yaml").write_text("name: [")
+    with pytest.raises(DataError, match="not readable YAML"):
+        load_mixture(tmp_path / "broken.yaml")
+
+
+def test_absent_user_collection_is_left_out_with_the_reason(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("MLLM_DATA", raising=False)
+    sources = [{"recipe": "tonal", "weight": 1.0, "limit": 5}, {"recipe": "openewld", "weight": 1.0}]
+    found = collect(load_mixture(mixture_file(tmp_path, sources=sources)))
+    assert len(found.tunes) == 5 and "MLLM_DATA" in found.absent["openewld"]
+
+
+def test_every_shipped_mixture_and_recipe_loads() -> None:
+    for path in (HERE / "mixtures").glob("*.yaml"):
+        load_mixture(path)
+    for path in (HERE / "recipes").glob("*.yaml"):
+        recipe = load_recipe(path.stem)
+        assert recipe.name == path.stem and recipe.licence and recipe.terms

@@ -1,0 +1,82 @@
+"""A data set of eight clips in the house format, and the tests' tiny model."""
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import soundfile as sf
+
+sys.path.insert(0, str(Path(__file__).parents[1]))  # tiny.py, clicks and the tiny checkpoint
+
+RATE = 22_050
+FACTS = [
+    ("C major", 100.0, "3/4", ["flute"], 523.25),
+    ("A minor", 80.0, "4/4", ["choir"], 440.0),
+    ("Eb dorian", 140.0, "6/8", ["harp"], 311.13),
+    ("C major", 100.0, "4/4", ["flute", "harp"], 523.25),
+]
+
+
+@pytest.fixture(scope="session")
+def data(tmp_path_factory) -> Path:
+    """Folder with four TRAIN clips and four test clips of 3 to 4 s: clicks at the tempo, on the tonic."""
+    from tiny import clicks
+
+    folder = tmp_path_factory.mktemp("data")
+    (folder / "clips").mkdir()
+    (folder / "rows").mkdir()
+    rows = []
+    for split in ("train", "test"):
+        for i, (key, tempo, metre, instruments, pitch) in enumerate(FACTS):
+            audio = f"clips/{split}-{i}.flac"
+            sf.write(folder / audio, clicks(tempo, 3.0 + i / 3, RATE, pitch), RATE)
+            tonic, mode = key.split()
+            facts = {
+                "instruments": instruments,
+                "key": key,
+                "tonic": tonic,
+                "mode": mode,
+                "tempo": tempo,
+                "metre": metre,
+            }
+            for task in ("key", "tempo"):  # as in a real build, a clip has several rows
+                content = [{"type": "audio", "audio": audio}, {"type": "text", "text": f"{task}?"}]
+                messages = [{"role": "user", "content": content}, {"role": "assistant", "content": "…"}]
+                rows.append({
+                    "id": f"{split}-{i}-{task}", "task": task, "messages": json.dumps(messages),
+                    "facts": json.dumps(facts), "source": "test", "licence": "Apache-2.0", "split": split,
+                    "length": 3.0 + i / 3,
+                })  # fmt: skip
+    pq.write_table(pa.Table.from_pylist(rows), folder / "rows" / "all.parquet")
+    (folder / "manifest.json").write_text(json.dumps({"name": "test"}))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def model() -> str:
+    """Folder of a tiny random model that hears through the tempogram."""
+    from tiny_checkpoint import tiny_folder
+
+    return str(tiny_folder())
+
+
+@pytest.fixture(scope="session")
+def evaluated(data, model, tmp_path_factory) -> Path:
+    """Output folder of one whole evaluation of all tasks."""
+    from mllm.eval.run import evaluate
+
+    output = tmp_path_factory.mktemp("eval")
+    evaluate(model, None, data, output)
+    return output
+
+
+@pytest.fixture
+def waves() -> list[np.ndarray]:
+    """Three waveforms of unequal length."""
+    from tiny import clicks
+
+    return [clicks(bpm, seconds) for bpm, seconds in ((60, 2.0), (90, 12.0), (150, 4.0))]

@@ -1,0 +1,401 @@
+"""Laws of scores (what goes in sounds the same coming out), exact facts, and one clear line for what is no score."""
+
+import random
+import zipfile
+from fractions import Fraction
+from pathlib import Path
+
+import music21
+import pytest
+from bad_input import BAD_SCORES
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mllm.score import (
+    DRUMS,
+    Key,
+    Note,
+    Score,
+    ScoreError,
+    facts,
+    read_abc,
+    read_midi,
+    read_score,
+    sounding,
+    to_abc,
+    to_midi,
+    transpose,
+    tune_numbers,
+)
+
+CORPUS = Path(music21.__file__).parent / "corpus"
+MODES = ["major", "minor", "dorian", "phrygian", "lydian", "mixolydian", "locrian"]
+HEADER = "X:1\nM:4/4\nL:1/4\nK:C\n"
+law = settings(max_examples=60, deadline=None)
+
+keys = st.builds(Key.of, st.integers(0, 11), st.sampled_from(MODES))
+moments = st.integers(0, 24 * 12).map(lambda n: n / 12)  # twelfths of a quarter: sixteenths and triplets
+notes = st.builds(Note, moments, st.integers(1, 48).map(lambda n: n / 12), st.integers(30, 96), st.integers(0, 2))
+scores = st.builds(
+    Score,
+    title=st.sampled_from(["", "A tune", "Ré mineur"]),
+    notes=st.lists(notes, min_size=1, max_size=40).map(sorted),
+    key=st.none() | keys,
+    metre=st.sampled_from([None, (4, 4), (3, 4), (6, 8), (2, 2), (7, 8)]),
+    tempo=st.none() | st.sampled_from([60.0, 93.0, 132.5]),
+    instruments=st.just(["Flute", "", "Cello"]),
+)
+
+
+def heard(text: str, **options: bool) -> list[tuple[float, float, int]]:
+    """Onset, duration, pitch of the notes of an ABC body in C, 4/4, with quarters as units."""
+    return [(n.onset, n.duration, n.pitch) for n in read_abc(HEADER + text, **options).notes]
+
+
+# ---- keys -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "sharps"),
+    [("C major", 0), ("F# minor", 3), ("Bb major", -2), ("D dorian", 0), ("A mixolydian", 2), ("Eb minor", -6)],
+)
+def test_key_signatures(name: str, sharps: int) -> None:
+    key = Key(*name.split())
+    assert key.signature == sharps and key.name == name
+    assert Key.from_signature(sharps, key.mode) == key == Key.of(key.pitch_class, key.mode)
+
+
+@law
+@given(keys, st.integers(24, 127))
+def test_a_spelled_pitch_is_that_pitch(key: Key, pitch: int) -> None:
+    assert music21.pitch.Pitch(key.spell(pitch).replace("b", "-")).midi == pitch
+
+
+def test_scale_notes_are_spelled_as_the_signature_has_them() -> None:
+    assert [Key("E").spell(p) for p in (64, 66, 68, 69, 71, 73, 75)] == ["E4", "F#4", "G#4", "A4", "B4", "C#5", "D#5"]
+    assert [Key("F", "minor").spell(p) for p in (65, 68, 70, 61)] == ["F4", "Ab4", "Bb4", "Db4"]
+    assert Key("A", "minor").spell(68) == "G#4"  # the leading note
+
+
+@pytest.mark.parametrize("tonic", ["H", "", "c", "F##"])
+def test_a_key_that_is_none_is_refused(tonic: str) -> None:
+    with pytest.raises(ScoreError, match="tonic"):
+        Key(tonic)
+
+
+# ---- laws -----------------------------------------------------------------------------------------------------------
+
+
+@law
+@given(scores, st.integers(-24, 24))
+def test_up_and_down_again_is_the_same(score: Score, semitones: int) -> None:
+    there = transpose(score, semitones)
+    back = transpose(there, -semitones)
+    assert (back.notes, back.key) == (score.notes, score.key)
+    assert [n.pitch - semitones for n in sorted(there.notes)] == [n.pitch for n in score.notes]
+    if score.key and there.key:
+        assert (there.key.pitch_class - score.key.pitch_class - semitones) % 12 == 0
+
+
+@law
+@given(scores)
+def test_abc_keeps_every_sounding_note(score: Score) -> None:
+    again = read_abc(to_abc(score))
+    assert sounding(again.notes) == sounding(score.notes)
+    assert (again.key, again.metre, again.tempo, again.title) == (score.key, score.metre, score.tempo, score.title)
+
+
+@law
+@given(scores)
+def test_midi_keeps_pitch_and_onset(score: Score) -> None:
+    again = read_midi(to_midi(score))
+    there, back = ([(round(n.onset * 480), n.pitch, n.voice) for n in s.notes] for s in (score, again))
+    voices = sorted({voice for _, _, voice in there})  # a voice without notes has no track
+    assert sorted((o, p, voices.index(v)) for o, p, v in there) == sorted(back)
+    assert again.metre == score.metre
+    if score.key and score.key.mode in ("major", "minor"):
+        assert again.key == score.key
+
+
+def _corpus_tunes() -> list[tuple[Path, int | None]]:
+    books = sorted((CORPUS / "oneills1850").glob("*.abc")) + sorted((CORPUS / "airdsAirs").glob("*.abc"))
+    chosen = random.Random(7)
+    tunes: list[tuple[Path, int | None]] = [
+        (book, chosen.choice(tune_numbers(book.read_text("utf-8", errors="replace"))))
+        for book in chosen.sample(books, 20)
+    ]
+    return tunes + [(path, None) for path in chosen.sample(sorted((CORPUS / "ryansMammoth").glob("*.abc")), 20)]
+
+
+@pytest.mark.parametrize(("path", "number"), _corpus_tunes(), ids=lambda x: getattr(x, "stem", str(x)))
+def test_real_tunes_come_back_from_abc_and_midi(path: Path, number: int | None) -> None:
+    try:
+        score = read_score(path, number=number)
+    except ScoreError as error:  # about one in a hundred of these transcriptions is broken; the message says where
+        assert ", line " in str(error)
+        pytest.skip(str(error))
+    again = read_abc(to_abc(score))
+    assert sounding(again.notes) == sounding(score.notes)
+    assert (again.key, again.metre, again.pickup) == (score.key, score.metre, score.pickup)
+    assert len(facts(score)["first_notes"]) == 8
+    midi = read_midi(to_midi(score))
+    assert [n.pitch for n in midi.notes] == [n.pitch for n in score.notes]
+    assert max(abs(a.onset - b.onset) for a, b in zip(midi.notes, score.notes, strict=True)) <= 1 / 480
+
+
+def test_most_single_voice_tunes_sound_as_music21_reads_them() -> None:
+    same = total = 0
+    for path in random.Random(3).sample(sorted((CORPUS / "ryansMammoth").glob("*.abc")), 12):
+        reading = music21.converter.Converter()
+        reading.parseData("%abc-2.1\n" + path.read_text("utf-8", errors="replace"), format="abc")
+        flat = reading.stream.stripTies().flatten()
+        theirs = [
+            (Fraction(n.offset), p.midi)
+            for n in flat.notes
+            if not n.duration.isGrace and not isinstance(n, music21.harmony.Harmony)
+            for p in n.pitches
+        ]
+        try:
+            ours = [(Fraction(n.onset).limit_denominator(96), n.pitch) for n in read_score(path).notes]
+        except ScoreError:
+            continue
+        total += 1
+        same += sorted(theirs) == sorted(ours)
+    assert total >= 10 and same >= 0.7 * total, (same, total)
+
+
+# ---- reading ABC ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("body", "expected"),
+    [
+        ("C2 D/ E//", [(0, 2, 60), (2, 0.5, 62), (2.5, 0.25, 64)]),
+        ("c' C,, z C3/2", [(0, 1, 84), (1, 1, 36), (3, 1.5, 60)]),
+        ("[CE]2-[CE]2", [(0, 4, 60), (0, 4, 64)]),  # a tied chord
+        ("[C-E]2 C", [(0, 3, 60), (0, 2, 64)]),
+        ("^F F | F", [(0, 1, 66), (1, 1, 66), (2, 1, 65)]),  # an accidental lasts to the bar line
+        ("^F f", [(0, 1, 66), (1, 1, 77)]),  # in its octave
+        ("^F-|F F", [(0, 2, 66), (2, 1, 65)]),  # and through a tie
+        ("C>D E<F", [(0, 1.5, 60), (1.5, 0.5, 62), (2, 0.5, 64), (2.5, 1.5, 65)]),
+        ("(3CDE F", [(0, 2 / 3, 60), (2 / 3, 2 / 3, 62), (4 / 3, 2 / 3, 64), (2, 1, 65)]),
+        ('{GA}C "Am"D !trill!E ~F', [(0, 1, 60), (1, 1, 62), (2, 1, 64), (3, 1, 65)]),
+        ("C [K:D] F [M:3/4][L:1/8] C", [(0, 1, 60), (1, 1, 66), (2, 0.5, 61)]),
+        ("C4 & E2 F2 | G", [(0, 4, 60), (0, 2, 64), (2, 2, 65), (4, 1, 67)]),  # an overlay
+        ("Z2 | C", [(8, 1, 60)]),
+        ("C % a comment D\nE", [(0, 1, 60), (1, 1, 64)]),
+    ],
+)
+def test_abc_is_read_as_it_sounds(body: str, expected: list[tuple[float, float, int]]) -> None:
+    assert [x for note in heard(body) for x in note] == pytest.approx([x for note in sorted(expected) for x in note])
+
+
+def test_voices_by_line_and_in_brackets_are_the_same() -> None:
+    lines = read_abc('X:1\nL:1/4\nK:F\nV:a nm="Flute"\nABc2|\nV:b\nF,4|\nV:a\nB4|\nV:b\nz4|\n')
+    brackets = read_abc('X:1\nL:1/4\nV:a nm="Flute"\nV:b\nK:F\n[V:a]ABc2|B4|\n[V:b]F,4|z4|\n')
+    assert lines.notes == brackets.notes and lines.instruments == ["Flute", ""]
+    assert [n.pitch for n in lines.notes if n.voice == 0] == [69, 70, 72, 70]
+
+
+def test_repeats_play_out_on_request() -> None:
+    body = "|:C|1 D:|2 E|]"
+    assert [p for _, _, p in heard(body)] == [60, 62, 64]
+    assert [p for _, _, p in heard(body, unfold=True)] == [60, 62, 60, 64]
+    assert [p for _, _, p in heard("C D :|: E F :|", unfold=True)] == [60, 62, 60, 62, 64, 65, 64, 65]
+
+
+@pytest.mark.parametrize(
+    ("header", "metre", "tempo", "pickup"),
+    [
+        ("M:C|\nQ:1/2=60\nL:1/4", (2, 2), 120.0, 1.0),
+        ("M:6/8\nQ:3/8=80\nL:1/8", (6, 8), 120.0, 0.5),
+        ("M:none\nL:1/4", None, None, 0.0),
+        ('M:3/4\nQ:"Andante"\nL:1/8', (3, 4), None, 0.5),
+    ],
+)
+def test_metre_tempo_and_pickup(header: str, metre, tempo: float | None, pickup: float) -> None:
+    score = read_abc(f"X:1\n{header}\nK:Em\nB|e2e2e2e2|\n")
+    assert (score.metre, score.tempo, score.pickup) == (metre, tempo, pickup)
+    assert score.key == Key("E", "minor") and not score.changes
+
+
+def test_what_changes_on_the_way_is_told() -> None:
+    assert read_abc(HEADER + "C|[K:G]F|[M:3/4]GAB|[Q:1/4=90]G").changes == {"key", "metre", "tempo"}
+    assert read_abc(HEADER.replace("K:", "Q:1/4=80\nK:") + "C|[Q:1/4=90]G").changes == {"tempo"}
+
+
+# ---- facts ----------------------------------------------------------------------------------------------------------
+
+
+def test_the_facts_of_a_tune() -> None:
+    tune = "X:7\nT:The Test Jig\nM:6/8\nL:1/8\nQ:3/8=100\nK:D\nA|d2f afd|{e}c2e A3|(3dfa f2-f2d|d3-d2|]\n"
+    assert facts(read_abc(tune)) == {
+        "title": "The Test Jig",
+        "key": "D major",
+        "metre": "6/8",
+        "tempo": 150.0,
+        "bars": 4,
+        "notes": 15,
+        "lowest": "A4",
+        "highest": "A5",
+        "range": 12,
+        "contour": "descending",
+        "first_notes": ["A", "D", "F#", "A", "F#", "D", "C#", "E"],
+        "pickup": True,
+        "voices": 1,
+        "instruments": [""],
+        "changes": [],
+    }
+
+
+@pytest.mark.parametrize(
+    ("body", "shape"),
+    [
+        ("CDEFGABc", "ascending"),
+        ("cBAGFEDC", "descending"),
+        ("CEGcGE", "arch"),
+        ("cGEcce", "valley"),
+        ("CCCC", "level"),
+    ],
+)
+def test_contours(body: str, shape: str) -> None:
+    assert facts(read_abc(HEADER + body))["contour"] == shape
+
+
+def test_drums_have_no_pitch_and_are_not_transposed() -> None:
+    score = Score("", [Note(0, 1, 36, 1), Note(0, 1, 60, 0)], Key("C"), (4, 4), instruments=["Flute", DRUMS])
+    assert facts(score)["lowest"] == "C4" and facts(score)["notes"] == 1
+    assert sorted(n.pitch for n in transpose(score, 2).notes) == [36, 62]
+    assert read_midi(to_midi(score)).instruments == ["Flute", DRUMS]
+
+
+# ---- other formats --------------------------------------------------------------------------------------------------
+
+
+def test_a_bach_chorale_from_compressed_musicxml(tmp_path: Path) -> None:
+    path = CORPUS / "bach" / "bwv66.6.mxl"
+    score = read_score(path)
+    told = facts(score)
+    assert (told["key"], told["metre"], told["voices"], told["notes"]) == ("F# minor", "4/4", 4, 163)
+    assert told["pickup"] and told["bars"] == 9 and told["lowest"] == "F#2" and told["highest"] == "E5"
+    assert score.instruments == ["Soprano", "Alto", "Tenor", "Bass"]
+    assert sounding(read_abc(to_abc(score)).notes) == sounding(score.notes)
+    with zipfile.ZipFile(path) as archive:
+        plain = tmp_path / "plain.musicxml"
+        plain.write_bytes(archive.read(next(n for n in archive.namelist() if "META" not in n)))
+    assert read_score(plain).notes == score.notes
+
+
+def test_kern(tmp_path: Path) -> None:
+    path = tmp_path / "a.krn"
+    path.write_text("**kern\n*M3/4\n*k[f#]\n*G:\n=1\n4g\n4a\n4b\n=2\n2.dd\n==\n*-\n")
+    score = read_score(path)
+    assert [(n.onset, n.pitch) for n in score.notes] == [(0, 67), (1, 69), (2, 71), (3, 74)]
+    assert score.key == Key("G") and score.metre == (3, 4)
+
+
+def test_a_tune_of_a_book_by_its_number(tmp_path: Path) -> None:
+    book = tmp_path / "book.abc"
+    book.write_text("X:1\nK:C\nC\n\nX:20\nT:Second\nK:G\nG\n", "latin-1")
+    assert read_score(book).key == Key("C") and read_score(book, number=20).title == "Second"
+    with pytest.raises(ScoreError, match=r"no tune X:3 in it; it holds 1, 20"):
+        read_score(book, number=3)
+
+
+# ---- what is no score -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", BAD_SCORES)
+def test_a_bad_score_is_one_clear_line_that_names_the_file(name: str, tmp_path: Path) -> None:
+    path = BAD_SCORES[name](tmp_path)
+    with pytest.raises(ScoreError) as caught:
+        read_score(path)
+    assert str(path) in str(caught.value) and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("X:1\nT:a\nCDE\n", "line 3: music or prose before the K: field"),
+        ("X:1\nT:a\n", "no K: field"),
+        ("X:1\nK:C\n%only\n", "no notes"),
+        ("X:1\nK:Q\nC\n", "line 2: K:Q is not a key"),
+        ("X:1\nM:4/0\nK:C\nC\n", "line 2: M:4/0"),
+        ("X:1\nL:1/0\nK:C\nC\n", "line 2: L:1/0"),
+        ("X:1\nK:C\nCDE\nC 7 D\n", "line 4: '7' at column 3"),
+        ("X:1\nK:C\nC0\n", "line 3: a note length of zero"),
+        ("X:1\nK:C\nC99999\n", "line 3: a note length out of all proportion"),
+        ("X:1\nK:C\n" + "".join(f"C/{n}" for n in range(9000, 9999)), "out of all proportion"),
+        ("X:1\nK:C\nc''''''''''\n", "outside of the MIDI range"),
+        ("X:1\nK:C\n" + "C" * 1_000_001, "too large"),
+        ("X:1\nK:C\nC\0D\n", "control characters"),
+    ],
+)
+def test_malformed_abc_is_told_with_its_line(text: str, words: str) -> None:
+    with pytest.raises(ScoreError, match=words):
+        read_score(text)
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.text(alphabet="ABCabcz123/|:[](){}<>-^_='\",&!+K:MLQVX \n%xyZ", max_size=60))
+def test_no_abc_text_escapes_as_another_error(body: str) -> None:
+    try:
+        score = read_abc(HEADER + body)
+    except ScoreError:
+        return
+    assert sounding(read_abc(to_abc(score)).notes) == sounding(score.notes)
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.integers(0, 200), st.binary(min_size=1, max_size=6))
+def test_no_midi_bytes_escape_as_another_error(at: int, put: bytes) -> None:
+    whole = bytearray(to_midi(Score("", [Note(i, 1, 60 + i) for i in range(20)], Key("G"), (3, 4), 100.0, 1.0)))
+    whole[at : at + len(put)] = put
+    try:
+        assert read_midi(bytes(whole)).notes
+    except ScoreError as error:
+        assert "\n" not in str(error)
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "words"),
+    [
+        ("a.musicxml", b"<html></html>", "not MusicXML"),
+        ("a.musicxml", b"<score-partwise><part", "malformed musicxml"),
+        ("a.musicxml", b"<score-partwise version='3.0'></score-partwise>", "malformed|no notes"),
+        ("a.krn", b"hello", "not Humdrum"),
+        ("a.pdf", b"%PDF", "not a score that is read here; readable are .abc"),
+        ("a.abc", b"", "empty"),
+        ("a.mid", bytes(1_000_001), "too large"),
+    ],
+)
+def test_other_formats_are_refused_with_a_reason(name: str, data: bytes, words: str, tmp_path: Path) -> None:
+    path = tmp_path / name
+    path.write_bytes(data)
+    with pytest.raises(ScoreError, match=words):
+        read_score(path)
+
+
+def test_a_score_that_takes_too_long_is_given_up(tmp_path: Path) -> None:
+    note = "<note><pitch><step>C</step><octave>4</octave></pitch><duration>1</duration></note>"
+    bar = f"<attributes><divisions>1</divisions></attributes>{note * 40_000}"
+    path = tmp_path / "long.musicxml"
+    path.write_text(
+        "<score-partwise version='3.0'><part-list><score-part id='P1'><part-name/></score-part></part-list>"
+        f"<part id='P1'><measure number='1'>{bar}</measure></part></score-partwise>"
+    )
+    with pytest.raises(ScoreError, match="took more than 1 s"):
+        read_score(path, time_limit=1)
+
+
+def test_an_archive_that_unpacks_to_too_much_is_not_unpacked(tmp_path: Path) -> None:
+    path = tmp_path / "bomb.mxl"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("score.xml", b"<score-partwise>" + b" " * 20_000_000)
+    with pytest.raises(ScoreError, match="16 MB when unpacked"):
+        read_score(path)
+
+
+def test_transposing_out_of_the_midi_range_is_refused() -> None:
+    with pytest.raises(ScoreError, match="MIDI range"):
+        transpose(Score("", [Note(0, 1, 120)]), 12)

@@ -1,0 +1,166 @@
+"""Training through its own front door: configs, the warm-up, tuning, a kill and the way on from it."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import yaml
+from tiny import clicks, save_tiny_text_model
+
+from mllm import load
+from mllm.train.config import ConfigError, TrainConfig, load_config
+from mllm.train.dataset import join_dialogues, read_rows
+from mllm.train.sft import train
+from mllm.train.warmup import warm_up
+
+ROOT = Path(__file__).parents[2]
+BPM = (60, 80, 100, 120, 150, 180)
+
+
+@pytest.fixture(scope="module")
+def own_clips(tmp_path_factory) -> Path:
+    """A user's own data: clips and a JSONL of messages beside them."""
+    folder = tmp_path_factory.mktemp("data")
+    rows = []
+    for i, bpm in enumerate(BPM * 2):
+        soundfile.write(folder / f"{i}.wav", clicks(bpm, 6.0), 22050)
+        audio = {"type": "audio", "audio": f"{i}.wav"}
+        user = {"role": "user", "content": [audio, {"type": "text", "text": "How fast?"}]}
+        facts = {"instruments": ["click"], "tonic": "C", "mode": "major", "tempo": bpm, "metre": "4/4"}
+        split = "train" if i < len(BPM) else "validation"
+        rows.append({"messages": [user, {"role": "assistant", "content": f"{bpm}"}], "facts": facts, "split": split})
+    (folder / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    return folder / "rows.jsonl"
+
+
+@pytest.fixture(scope="module")
+def config_file(own_clips, tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("run")
+    config = {
+        "model": {
+            "audio_tower": "tempogram",
+            "language_model": save_tiny_text_model(folder / "text"),
+            "projector": {"projector_hidden_size": 64, "projector_layers": 1, "projector_dropout": 0.0},
+        },
+        "lora": {"rank": 2, "alpha": 4, "dropout": 0.0},
+        "data": {"path": str(own_clips), "feature_cache": str(folder / "features")},
+        "warmup": {"epochs": 2, "batch_size": 2, "pitch_shift": 0},
+        "training": {
+            "max_steps": 6,
+            "save_steps": 2,
+            "logging_steps": 1,
+            "bf16": False,
+            "per_device_train_batch_size": 2,
+            "warmup_steps": 1,
+            "seed": 3,
+        },
+    }
+    path = folder / "config.yaml"
+    path.write_text(yaml.safe_dump(config))
+    return path
+
+
+def losses(folder: Path) -> dict[int, float]:
+    """Step -> loss, as the last checkpoint's log has it."""
+    last = max(folder.glob("checkpoint-*"), key=lambda path: int(path.name.split("-")[1]))
+    log = json.loads((last / "trainer_state.json").read_text())["log_history"]
+    return {entry["step"]: entry["loss"] for entry in log if "loss" in entry}
+
+
+def test_a_killed_run_goes_on_along_the_same_curve(config_file, tmp_path):
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    train(load_config(config_file), whole)
+    command = [sys.executable, "-m", "mllm.train.sft", str(config_file), "--output_dir", str(killed)]
+    process = subprocess.Popen(command, cwd=ROOT, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    deadline = time.monotonic() + 240
+    while not (killed / "checkpoint-2" / "trainer_state.json").is_file() and process.poll() is None:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert not (killed / "provenance.json").exists()
+    train(load_config(config_file), killed)
+    undisturbed, resumed = losses(whole), losses(killed)
+    assert sorted(undisturbed) == sorted(resumed) == [1, 2, 3, 4, 5, 6]
+    assert [resumed[step] for step in resumed] == pytest.approx(list(undisturbed.values()), abs=1e-4)
+    assert not list(whole.glob("*.bin")), "no pickles in the result"
+    provenance = json.loads((killed / "provenance.json").read_text())
+    assert provenance["cost"]["steps"] == 6 and provenance["data"]["sha256"]
+
+
+def test_the_adapter_answers(config_file, own_clips, tmp_path):
+    train(load_config(config_file), tmp_path / "run")
+    answer = load(str(tmp_path / "run")).ask(own_clips.parent / "0.wav", "How fast?", max_new_tokens=4)
+    assert answer.audio_tokens == 8 + 30, "six seconds are eight summary tokens and five a second"
+
+
+def test_warm_up_learns_the_tempo_of_clicks(config_file, tmp_path):
+    config = load_config(config_file)
+    config.warmup.epochs = 60
+    record = warm_up(config, tmp_path)
+    assert record["validation"]["tempo"] > 0.9, "the validation clips are clicks of the same six tempi"
+    assert (tmp_path / "projector.safetensors").is_file()
+
+
+def test_rows_about_one_clip_become_turns(own_clips):
+    rows = read_rows(own_clips, "train")
+    again = json.loads(json.dumps(rows))
+    joined = join_dialogues([*rows, *again])
+    assert len(joined) == len(rows)
+    assert [message["role"] for message in joined[0]["messages"]] == ["user", "assistant"] * 2
+    assert [part["type"] for part in joined[0]["messages"][2]["content"]] == ["text"]
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "train" / "configs").glob("*.yaml")), ids=lambda path: path.name)
+def test_shipped_configs_are_valid(path):
+    assert isinstance(load_config(path), TrainConfig)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("lora: {rang: 3}", "did you mean 'rank'"),
+        ("warmup: {learning_rate: fast}", "must be a number"),
+        ("lora: 3", "expected keys"),
+        ("data: {path: 3}", "must be str"),
+        ("a: [", "not YAML"),
+    ],
+)
+def test_a_wrong_config_is_refused(tmp_path, text, message):
+    path = tmp_path / "config.yaml"
+    path.write_text(text)
+    with pytest.raises(ConfigError, match=message):
+        load_config(path)
+
+
+def test_a_wrong_training_argument_is_one_line(config_file, tmp_path):
+    config = yaml.safe_load(config_file.read_text())
+    config["training"]["max_stepz"] = 3
+    path = tmp_path / "config.yaml"
+    path.write_text(yaml.safe_dump(config))
+    command = [sys.executable, "-m", "mllm.train.sft", str(path), "--output_dir", str(tmp_path / "out")]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert "max_stepz" in done.stderr.splitlines()[-1] and "Traceback" not in done.stderr
+
+
+def test_cached_features_equal_fresh_ones(config_file, own_clips, tmp_path):
+    from mllm.feature_extraction import MusicLMFeatureExtractor
+    from mllm.towers import load_tower
+    from mllm.train.feature_cache import FeatureCache
+
+    cache = FeatureCache(load_tower("tempogram"), MusicLMFeatureExtractor(), tmp_path)
+    first = cache.load(own_clips.parent / "0.wav")
+    file = cache.file(own_clips.parent / "0.wav")
+    assert file.is_file() and not list(tmp_path.rglob("*.partial"))
+    assert np.array_equal(first, cache.load(own_clips.parent / "0.wav"))
+    assert first.shape == (1, 200, 192) and first.dtype == np.float16

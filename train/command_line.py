@@ -1,0 +1,24 @@
+"""The command line that the training programs share: CONFIG.yaml --output_dir DIR."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from mllm.errors import MllmError
+from mllm.train.config import TrainConfig, load_config
+
+
+def parse(description: str | None, arguments: Sequence[str] | None = None) -> tuple[TrainConfig, str]:
+    """Config and output folder; a config that cannot be used ends the program with one line and status 1."""
+    parser = argparse.ArgumentParser(
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
+    parser.add_argument("config", metavar="CONFIG.yaml", help="a training run; see train/configs/")
+    parser.add_argument("--output_dir", required=True, help="folder for checkpoints and the result")
+    parsed = parser.parse_args(arguments)
+    try:
+        return load_config(parsed.config), parsed.output_dir
+    except MllmError as error:
+        sys.exit(f"error: {error}")

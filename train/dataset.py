@@ -1,0 +1,159 @@
+"""Instruction rows -> training examples: token ids, labels, and where the features of their audios lie."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import soundfile
+import torch
+from torch.utils.data import Dataset
+
+from mllm.errors import PromptError
+from mllm.processing import MusicLMProcessor, read_conversation
+from mllm.train.config import ConfigError
+from mllm.train.feature_cache import FeatureCache
+
+
+def read_rows(path: str | Path, split: str) -> list[dict[str, Any]]:
+    """Rows of one split, with audio paths made absolute.
+
+    Args:
+        path: folder made by `mllm data build` (`<split>-*.parquet` in it), or a JSONL file whose lines hold `messages`
+            (then every line belongs to the split "train" unless it says otherwise).
+
+    Raises:
+        ConfigError: nothing there.
+    """
+    path = Path(path)
+    if path.is_file():
+        lines = [json.loads(line) for line in path.read_text().splitlines() if line.strip()]
+        rows = [row for row in lines if row.get("split", "train") == split]
+        folder = path.parent
+    else:
+        shards = sorted(path.glob(f"**/{split}*.parquet"))
+        if not shards:
+            raise ConfigError(f"no rows of split {split!r} under {path}: build them with `mllm data build`")
+        rows = [row for shard in shards for row in pq.read_table(shard).to_pylist()]
+        folder = path
+    for row in rows:
+        if isinstance(row["messages"], str):
+            row["messages"] = json.loads(row["messages"])
+        if isinstance(row.get("facts"), str):
+            row["facts"] = json.loads(row["facts"])
+        for message in row["messages"]:
+            for part in message["content"] if isinstance(message["content"], list) else []:
+                if part.get("type") == "audio":
+                    part["audio"] = str(folder / part["audio"])
+    return rows
+
+
+def row_audios(row: dict[str, Any]) -> list[str]:
+    """Paths of the audios in a row's messages, in order."""
+    return read_conversation(row["messages"]).audios
+
+
+def join_dialogues(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Rows that ask about the same single recording become one dialogue, so its audio tokens are read once.
+
+    Only the first row's user message keeps the audio; rows with several audios or none stay as they are.
+    """
+    joined: dict[str, dict[str, Any]] = {}
+    for row in rows:
+        audios = row_audios(row)
+        key = audios[0] if len(audios) == 1 else f"row {len(joined)}"
+        if key not in joined:
+            joined[key] = {**row, "messages": list(row["messages"])}
+            continue
+        for message in row["messages"]:
+            content = message["content"]
+            if not isinstance(content, str):
+                content = [part for part in content if part["type"] != "audio"]
+            joined[key]["messages"].append({**message, "content": content})
+    return list(joined.values())
+
+
+class InstructionDataset(Dataset):
+    """Examples `{input_ids, labels, audios, masks}`; the collator puts the tower features in."""
+
+    def __init__(self, rows: Sequence[dict[str, Any]], processor: MusicLMProcessor):
+        self.examples = [self._example(row, processor) for row in rows]
+
+    def _example(self, row: dict[str, Any], processor: MusicLMProcessor) -> dict[str, Any]:
+        audios = row_audios(row)
+        extractor = processor.feature_extractor
+        masks = [extractor.token_mask(samples_at(audio, extractor.sampling_rate)) for audio in audios]
+        try:
+            encoded = processor.encode_supervised(row["messages"], masks)
+        except PromptError as error:
+            raise PromptError(f"row {row.get('id', '?')}: {error}") from error
+        return {**encoded, "audios": audios, "masks": masks, "length": len(encoded["input_ids"])}
+
+    def __len__(self) -> int:
+        return len(self.examples)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        return self.examples[index]
+
+
+def samples_at(audio: str, sampling_rate: int) -> int:
+    """Samples that a recording has after resampling, from its header alone."""
+    info = soundfile.info(audio)
+    return info.frames if info.samplerate == sampling_rate else round(info.frames * sampling_rate / info.samplerate)
+
+
+class Collator:
+    """Pads examples on the right and gathers the tower features of their audios.
+
+    Gives `input_ids`, `labels`, `attention_mask` [batch, length], `tower_features` [windows, frames, hidden] and
+    `input_features_mask` [windows, tokens] over all audios of the batch in order.
+    """
+
+    def __init__(self, features: FeatureCache, pad_token_id: int):
+        self.features = features
+        self.pad_token_id = pad_token_id
+
+    def __call__(self, examples: Sequence[dict[str, Any]]) -> dict[str, torch.Tensor]:
+        def padded(name: str, value: int) -> torch.Tensor:
+            return torch.nn.utils.rnn.pad_sequence([e[name] for e in examples], batch_first=True, padding_value=value)
+
+        lengths = torch.tensor([len(example["input_ids"]) for example in examples])
+        batch = {"input_ids": padded("input_ids", self.pad_token_id), "labels": padded("labels", -100)}
+        batch["attention_mask"] = (torch.arange(int(lengths.max())) < lengths[:, None]).long()
+        return batch | gather_audio(examples, self.features)
+
+
+def gather_audio(examples: Sequence[dict[str, Any]], features: FeatureCache) -> dict[str, torch.Tensor]:
+    """`tower_features` and `input_features_mask` of all audios of some examples; empty where there are none."""
+    audios = [audio for example in examples for audio in example["audios"]]
+    if not audios:
+        return {}
+    masks = np.concatenate([mask for example in examples for mask in example["masks"]])
+    tower = np.concatenate([features.load(audio) for audio in audios])
+    return {"tower_features": torch.from_numpy(tower), "input_features_mask": torch.from_numpy(masks)}
+
+
+class PackingCollator:
+    """All examples of a batch in one row, each with positions from 0 and blind to the others.
+
+    transformers builds the block mask from positions that restart; an all-ones `attention_mask` or a cache would switch
+    that off and let samples see each other, so neither is given.
+    """
+
+    def __init__(self, features: FeatureCache):
+        self.features = features
+
+    def __call__(self, examples: Sequence[dict[str, Any]]) -> dict[str, Any]:
+        labels = [example["labels"].clone() for example in examples]
+        for first in labels:
+            first[0] = -100  # or the last token of the sample before would be taught to predict it
+        return {
+            "input_ids": torch.cat([example["input_ids"] for example in examples])[None],
+            "labels": torch.cat(labels)[None],
+            "position_ids": torch.cat([torch.arange(len(example["input_ids"])) for example in examples])[None],
+            "use_cache": False,
+        } | gather_audio(examples, self.features)

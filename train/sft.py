@@ -1,0 +1,185 @@
+"""Supervised fine-tuning: projector and LoRA learn to answer about what the frozen tower hears.
+
+    accelerate launch -m mllm.train.sft CONFIG.yaml --output_dir DIR
+
+Stops and goes on: called again with the same folder, it resumes from the last checkpoint there. The result in DIR is an
+adapter that `mllm ask --model DIR` loads; `provenance.json` beside it says what went into it and what it cost.
+"""
+
+from __future__ import annotations
+
+import json
+import resource
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model
+from peft.tuners.tuners_utils import BaseTunerLayer
+from safetensors.torch import load_file
+from transformers import Trainer, TrainingArguments, set_seed
+from transformers.trainer_utils import get_last_checkpoint
+
+from mllm.assemble import assemble
+from mllm.provenance import describe_bases, describe_data
+from mllm.train.config import ConfigError, TrainConfig
+from mllm.train.dataset import Collator, InstructionDataset, join_dialogues, read_rows, row_audios
+from mllm.train.feature_cache import FeatureCache
+
+DEFAULTS: dict[str, Any] = {
+    "per_device_train_batch_size": 16,
+    "per_device_eval_batch_size": 16,
+    "learning_rate": 5e-4,
+    "lr_scheduler_type": "cosine",
+    "warmup_steps": 20,
+    "weight_decay": 0.0,
+    "logging_steps": 10,
+    "save_steps": 100,
+    "save_total_limit": 2,
+    "eval_strategy": "no",
+    "train_sampling_strategy": "group_by_length",
+    "report_to": "none",
+    "bf16": True,
+    "seed": 0,
+}
+
+
+class MusicTrainer(Trainer):
+    """transformers' Trainer with a learning rate of its own for the projector."""
+
+    def __init__(self, *args: Any, projector_learning_rate: float, **kwargs: Any):
+        self.projector_learning_rate = projector_learning_rate
+        super().__init__(*args, **kwargs)
+
+    def create_optimizer(self, model: torch.nn.Module | None = None) -> torch.optim.Optimizer:
+        """AdamW over two groups: the projector, and everything else that is trained."""
+        if self.optimizer is None:
+            groups: dict[bool, list[torch.nn.Parameter]] = {True: [], False: []}
+            for name, parameter in (model or self.model).named_parameters():
+                if parameter.requires_grad:
+                    groups["projector" in name].append(parameter)
+            kind, options = self.get_optimizer_cls_and_kwargs(self.args, self.model)
+            options["weight_decay"] = self.args.weight_decay
+            rates = {True: self.projector_learning_rate, False: self.args.learning_rate}
+            self.optimizer = kind(
+                [{"params": groups[key], "lr": rates[key]} for key in groups if groups[key]], **options
+            )
+        return self.optimizer
+
+
+def build_model(config: TrainConfig) -> tuple[PeftModel, Any]:
+    """Frozen tower and language model, trainable projector and LoRA, and the processor."""
+    dtype = torch.bfloat16 if config.training.get("bf16", DEFAULTS["bf16"]) else torch.float32
+    model, processor = assemble(config.model.audio_tower, config.model.language_model, dtype, **config.model.projector)
+    model.model.projector.float()
+    if config.model.projector_weights:
+        path = Path(config.model.projector_weights)
+        if not path.is_file():
+            raise ConfigError(f"no projector weights at {path}: make them with `python -m mllm.train.warmup`")
+        model.model.projector.load_state_dict(load_file(path))
+    if config.lora.rank < 1:
+        raise ConfigError("lora.rank must be at least 1")
+    lora = LoraConfig(
+        r=config.lora.rank,
+        lora_alpha=config.lora.alpha,
+        lora_dropout=config.lora.dropout,
+        target_modules=config.lora.target_modules,
+        modules_to_save=["projector"],
+    )
+    tuned = get_peft_model(model, lora)
+    for module in tuned.modules():
+        if isinstance(module, BaseTunerLayer):  # autocast casts; peft would copy every activation to float32 first
+            module.cast_input_dtype_enabled = dtype == torch.float32
+    if config.compile_layers:
+        for layer in tuned.get_base_model().get_decoder().layers:
+            layer.compile(dynamic=True)
+    return tuned, processor
+
+
+def load_dataset(
+    config: TrainConfig, processor: Any, cache: FeatureCache, split: str, limit: int | None
+) -> InstructionDataset:
+    """Rows of a split with the features of all their audios in the cache."""
+    rows = read_rows(config.data.path, split)[:limit]
+    if config.data.join_dialogues:
+        rows = join_dialogues(rows)
+    cache.fill(sorted({audio for row in rows for audio in row_audios(row)}))
+    return InstructionDataset(rows, processor)
+
+
+def train(config: TrainConfig, output_dir: str | Path) -> dict[str, Any]:
+    """Run (or go on with) the training that `config` describes; returns the Trainer's metrics.
+
+    Raises:
+        ConfigError: a setting that TrainingArguments does not know, missing rows or weights.
+    """
+    output_dir = Path(output_dir)
+    try:
+        arguments = TrainingArguments(
+            output_dir=str(output_dir),
+            remove_unused_columns=False,
+            use_cpu=not torch.cuda.is_available(),
+            **{**DEFAULTS, **config.training},
+        )
+    except TypeError as error:
+        raise ConfigError(f"training: {error}") from error
+    set_seed(arguments.seed)
+    model, processor = build_model(config)
+    base = model.get_base_model()
+    cache = FeatureCache(base.model.audio_tower, processor.feature_extractor, config.data.feature_cache)
+    learn = load_dataset(config, processor, cache, config.data.train_split, config.data.limit)
+    check = None
+    if arguments.eval_strategy != "no":
+        check = load_dataset(config, processor, cache, config.data.validation_split, config.data.validation_limit)
+    trainer = MusicTrainer(
+        model=model,
+        args=arguments,
+        train_dataset=learn,
+        eval_dataset=check,
+        data_collator=Collator(cache, processor.tokenizer.pad_token_id),
+        projector_learning_rate=config.projector_learning_rate,
+    )
+    last = get_last_checkpoint(str(output_dir)) if output_dir.is_dir() else None
+    started = time.monotonic()
+    result = trainer.train(resume_from_checkpoint=last)
+    seconds = time.monotonic() - started
+    trainer.save_model(str(output_dir))
+    base.config.save_pretrained(output_dir)
+    if trainer.is_world_process_zero():
+        (output_dir / "training_args.bin").unlink(missing_ok=True)  # a pickle; the config is in provenance.json
+        provenance = {
+            "bases": describe_bases(config.model.audio_tower, config.model.language_model, config.model.projector),
+            "data": describe_data(config.data.path),
+            "config": asdict(config),
+            "command": f"accelerate launch -m mllm.train.sft CONFIG.yaml --output_dir {output_dir.name}",
+            "cost": {
+                "seconds": round(seconds),
+                "steps": trainer.state.global_step,
+                "examples": len(learn),
+                "tokens_an_epoch": sum(example["length"] for example in learn.examples),
+                "peak_memory_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
+                "train_loss": result.training_loss,
+            },
+        }
+        (output_dir / "provenance.json").write_text(json.dumps(provenance, indent=1) + "\n")
+    return result.metrics
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Command line: CONFIG.yaml --output_dir DIR."""
+    from mllm.errors import MllmError
+    from mllm.train.command_line import parse
+
+    config, output_dir = parse(__doc__, arguments)
+    try:
+        train(config, output_dir)
+    except MllmError as error:
+        sys.exit(f"error: {error}")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
