@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig, PreTrainedModel
 
 from mllm.configuration import MusicLMConfig
@@ -143,8 +144,9 @@ def save_model(model: PreTrainedModel, processor: MusicLMProcessor, folder: str 
         if folder.exists():
             folder.rmdir()
         os.replace(partial, folder)
-    except OSError as error:
-        raise WeightsError(f"cannot write {folder}: {error.strerror or error}; nothing was left there") from error
+    except (OSError, SafetensorError) as error:  # safetensors hides the operating system's error in its text
+        reason = getattr(error, "strerror", None) or error
+        raise WeightsError(f"cannot write {folder}: {reason}; nothing was left there") from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return folder

@@ -112,7 +112,7 @@ def ask(
       mllm ask --hear tune.abc "Describe this."
     """
     *files, question = words
-    if not files or (Path(question).is_file() and not question.endswith("?")):
+    if not files or (os.path.isfile(question) and not question.endswith("?")):
         raise typer.BadParameter(
             'give at least one file and then the question: mllm ask song.mp3 "What key is this in?"',
             param_hint="FILE... QUESTION",

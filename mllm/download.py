@@ -53,11 +53,12 @@ def download(url: str, partial: Path, *, sha256: str | None = None, progress: bo
     """
     name = urlsplit(url).path.rsplit("/", 1)[-1]
     columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
+    console = Console(stderr=True)
     trouble: Exception | None = None
     with (
         disk_errors(partial),
         http_client() as client,
-        Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True), disable=not progress) as bar,
+        Progress(*columns, TimeRemainingColumn(), console=console, disable=not (progress and console.is_terminal)) as bar,
     ):
         task = bar.add_task(name, total=None)
         partial.parent.mkdir(parents=True, exist_ok=True)
