@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 import yaml
 
+from mllm.metronome import nearest_mark
+
 Facts = dict[str, Any]
 Turn = tuple[str, str]
 """A question and its answer."""
@@ -16,48 +18,6 @@ Turn = tuple[str, str]
 SHORT_TASKS = ("instrument", "key", "tempo", "metre")
 MELODY_TASKS = ("melody_lowest", "melody_highest", "melody_range", "melody_contour", "melody_first_notes")
 
-# The marks of a mechanical metronome: neighbours differ by about 4 %, so the nearest is within 2.5 % of any tempo.
-METRONOME = (
-    40,
-    42,
-    44,
-    46,
-    48,
-    50,
-    52,
-    54,
-    56,
-    58,
-    60,
-    63,
-    66,
-    69,
-    72,
-    76,
-    80,
-    84,
-    88,
-    92,
-    96,
-    100,
-    104,
-    108,
-    112,
-    116,
-    120,
-    126,
-    132,
-    138,
-    144,
-    152,
-    160,
-    168,
-    176,
-    184,
-    192,
-    200,
-    208,
-)
 _WORDS = {
     "piano": "a piano",
     "harpsichord": "a harpsichord",
@@ -97,11 +57,6 @@ def wordings() -> dict[str, dict[str, dict[str, list[str]]]]:
     return yaml.safe_load((Path(__file__).parent / "wordings.yaml").read_text(encoding="utf-8"))
 
 
-def spoken_tempo(bpm: float) -> int:
-    """The metronome mark nearest to `bpm`, as answers say it."""
-    return min(METRONOME, key=lambda m: abs(np.log(m / bpm)))
-
-
 def _speed(bpm: float) -> str:
     return "slow" if bpm < 76 else "moderate" if bpm < 108 else "lively" if bpm < 144 else "fast"
 
@@ -123,7 +78,7 @@ def _fields(facts: Facts) -> dict[str, str]:
         "instrument_list": ", ".join(facts["instruments"]),
         "instrument_words": " and ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words),
         "key": facts["key"],
-        "bpm": str(spoken_tempo(facts["tempo"])),
+        "bpm": str(nearest_mark(facts["tempo"])),
         "tempo_word": speed,
         "metre": facts["metre"],
         "metre_words": _METRE_WORDS[facts["metre"]],

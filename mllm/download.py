@@ -58,7 +58,9 @@ def download(url: str, partial: Path, *, sha256: str | None = None, progress: bo
     with (
         disk_errors(partial),
         http_client() as client,
-        Progress(*columns, TimeRemainingColumn(), console=console, disable=not (progress and console.is_terminal)) as bar,
+        Progress(
+            *columns, TimeRemainingColumn(), console=console, disable=not (progress and console.is_terminal)
+        ) as bar,
     ):
         task = bar.add_task(name, total=None)
         partial.parent.mkdir(parents=True, exist_ok=True)

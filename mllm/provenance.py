@@ -38,7 +38,7 @@ def describe_bases(audio_tower: str, language_model: str, projector: dict[str, A
 
 
 def describe_data(path: str | Path) -> dict[str, Any]:
-    """Hash of the manifest (or of the JSONL itself) that a model learned from, and the manifest's licences."""
+    """Hash of the manifest (or of the JSONL itself) that a model learned from; licences and counts where it says."""
     path = Path(path)
     manifest = path / "manifest.json" if path.is_dir() else path
     if not manifest.is_file():
@@ -46,5 +46,5 @@ def describe_data(path: str | Path) -> dict[str, Any]:
     out: dict[str, Any] = {"path": path.name, "sha256": hashlib.sha256(manifest.read_bytes()).hexdigest()}
     if path.is_dir():
         content = json.loads(manifest.read_text())
-        out |= {key: content[key] for key in ("licences", "counts") if key in content}
+        out |= {key: content[key] for key in ("licences", "soundfonts", "clips", "rows") if key in content}
     return out

@@ -1,5 +1,6 @@
 """Talking to a model from Python: answers, streams, what is remembered, what is refused."""
 
+import math
 import shutil
 import subprocess
 import sys

@@ -59,6 +59,7 @@ class WarmupConfig:
     batch_size: int = 64
     learning_rate: float = 1e-3
     weight_decay: float = 0.02
+    word_weight: float = 1.0  # of the loss under the language model's own word embeddings; 0 leaves it out
     pitch_shift: int = 6  # semitones that note features are rolled by, and the key label with them
     frame_dropout: float = 0.15  # share of frames that are silenced; far cheaper on a CPU than dropout in the layers
     seed: int = 0

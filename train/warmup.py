@@ -1,9 +1,9 @@
 """Projector warm-up: the summary tokens learn key, tempo, metre and instruments before a language model reads them.
 
-Small heads on the projector's summary tokens learn the facts of the clips; the language model is not in the loop, so an
-epoch takes seconds. The heads are thrown away. A language model tuned behind a projector that starts from this needs
-fewer steps to answer about key and tempo (LOG.md). Note features are rolled in pitch and the key label with them, which
-gives every clip more than one key.
+Small heads on the projector's summary tokens (`fact_heads`) learn the facts of the clips; the language model is not in
+the loop, so an epoch takes a minute. The heads are thrown away. A language model tuned behind a projector that starts
+from this needs fewer steps to answer about key and tempo (LOG.md). Note features are rolled in pitch and the key label
+with them, which gives every clip more than one key.
 
     python -m mllm.train.warmup CONFIG.yaml --output_dir DIR
 """
@@ -11,7 +11,6 @@ gives every clip more than one key.
 from __future__ import annotations
 
 import json
-import math
 import sys
 import time
 from collections.abc import Sequence
@@ -24,96 +23,15 @@ import torch
 from rich.console import Console
 from safetensors.torch import save_file
 from torch import nn
-from torch.nn import functional as F
 
 from mllm.assemble import assemble
 from mllm.modeling import MusicLMForConditionalGeneration
 from mllm.train.config import TrainConfig, WarmupConfig
 from mllm.train.dataset import read_rows, row_audios
+from mllm.train.fact_heads import MODES, FactHeads, Facts, WordHeads, answer_words
 from mllm.train.feature_cache import FeatureCache
 
-PITCH_CLASSES = {"C": 0, "D": 2, "E": 4, "F": 5, "G": 7, "A": 9, "B": 11}
-MODES = ("major", "minor", "dorian", "mixolydian")
-METRES = ("2/4", "3/4", "4/4", "6/8")
-TEMPO_RANGE = (40.0, 260.0)  # beats per minute
-TEMPO_CLASSES = 54  # 3.5 % apart on a logarithmic scale
-
-
-def pitch_class(tonic: str) -> int:
-    """0-11 of a tonic such as "F#" or "Bb"."""
-    return (PITCH_CLASSES[tonic[0].upper()] + tonic.count("#") - tonic[1:].count("b")) % 12
-
-
-def tempo_class(bpm: float) -> float:
-    """Position of a tempo on the scale of classes, not rounded."""
-    low, high = TEMPO_RANGE
-    return math.log(bpm / low) / math.log(high / low) * (TEMPO_CLASSES - 1)
-
-
-class FactHeads(nn.Module):
-    """One linear head a fact, each reading its own two summary tokens."""
-
-    def __init__(self, instruments: Sequence[str], hidden_size: int):
-        super().__init__()
-        sizes = {"instruments": len(instruments), "tonic": 12, "mode": len(MODES), "tempo": TEMPO_CLASSES}
-        sizes |= {"metre": len(METRES)}
-        self.tokens = {"instruments": (0, 1), "tonic": (2, 3), "mode": (2, 3), "tempo": (4, 5), "metre": (6, 7)}
-        self.heads = nn.ModuleDict({name: nn.Linear(2 * hidden_size, size) for name, size in sizes.items()})
-
-    def forward(self, tokens: torch.Tensor) -> dict[str, torch.Tensor]:
-        return {name: head(tokens[:, self.tokens[name]].flatten(1)) for name, head in self.heads.items()}
-
-
-class Facts:
-    """Targets of the clips as tensors; -1 (or an empty row) where a clip does not have the fact."""
-
-    def __init__(self, facts: Sequence[dict[str, Any]], instruments: Sequence[str]):
-        self.instruments = torch.zeros(len(facts), len(instruments))
-        self.tonic = torch.full((len(facts),), -1)
-        self.mode = torch.full((len(facts),), -1)
-        self.metre = torch.full((len(facts),), -1)
-        self.tempo = torch.full((len(facts),), -1.0)
-        for i, fact in enumerate(facts):
-            for name in fact.get("instruments") or []:
-                self.instruments[i, instruments.index(name)] = 1
-            if fact.get("tonic") and fact.get("mode") in MODES:
-                self.tonic[i] = pitch_class(fact["tonic"])
-                self.mode[i] = MODES.index(fact["mode"])
-            if fact.get("metre") in METRES:
-                self.metre[i] = METRES.index(fact["metre"])
-            if fact.get("tempo"):
-                self.tempo[i] = tempo_class(fact["tempo"])
-
-    def loss(self, logits: dict[str, torch.Tensor], index: torch.Tensor, shift: torch.Tensor) -> torch.Tensor:
-        """Sum of the facts' losses for clips `index` whose notes were rolled by `shift` semitones."""
-        tonic = self.tonic[index]
-        tonic = torch.where(tonic >= 0, (tonic + shift) % 12, tonic)
-        classes = torch.arange(TEMPO_CLASSES)
-        tempo = self.tempo[index]
-        near = torch.softmax(-((classes - tempo[:, None]) ** 2) / 0.7, dim=1)  # a neighbour is nearly right
-        tempo_loss = -(near * F.log_softmax(logits["tempo"], 1)).sum(1)[tempo >= 0]
-        loss = F.binary_cross_entropy_with_logits(logits["instruments"], self.instruments[index]) * 8
-        for name, target in (("tonic", tonic), ("mode", self.mode[index]), ("metre", self.metre[index])):
-            if (target >= 0).any():
-                loss = loss + F.cross_entropy(logits[name], target, ignore_index=-1)
-        return loss + tempo_loss.mean() if len(tempo_loss) else loss
-
-    def accuracy(self, logits: dict[str, torch.Tensor], index: torch.Tensor) -> dict[str, float]:
-        """Share of right answers a fact; tempo within 8 %, instruments as a whole set."""
-        out = {"instruments": ((logits["instruments"] > 0) == (self.instruments[index] > 0)).all(1).float().mean()}
-        single = self.instruments[index].sum(1) == 1
-        top = logits["instruments"].argmax(1) == self.instruments[index].argmax(1)
-        out["single instrument"] = top[single].float().mean()
-        for name in ("tonic", "mode", "metre"):
-            target = getattr(self, name)[index]
-            out[name] = (logits[name].argmax(1) == target)[target >= 0].float().mean()
-        known = self.tonic[index] >= 0
-        both = (logits["tonic"].argmax(1) == self.tonic[index]) & (logits["mode"].argmax(1) == self.mode[index])
-        out["key"] = both[known].float().mean()
-        step = math.log(TEMPO_RANGE[1] / TEMPO_RANGE[0]) / (TEMPO_CLASSES - 1)
-        apart = (logits["tempo"].argmax(1) - self.tempo[index]).abs() * step
-        out["tempo"] = (apart < math.log(1.08))[self.tempo[index] >= 0].float().mean()
-        return {name: round(float(value), 3) for name, value in out.items()}
+SUMMARY_TOKENS = 8  # that the heads read
 
 
 def clip_facts(path: str | Path, split: str) -> dict[str, dict[str, Any]]:
@@ -151,17 +69,16 @@ def train_projector(
     projector: nn.Module,
     train: tuple[np.ndarray, Facts],
     validation: tuple[np.ndarray, Facts],
-    instruments: Sequence[str],
-    hidden_size: int,
+    heads: FactHeads,
+    words: WordHeads,
     settings: WarmupConfig,
     console: Console,
 ) -> dict[str, float]:
     """Train a projector in place under throw-away heads; returns the validation accuracies of the last epoch."""
     torch.manual_seed(settings.seed)
     features, facts = train
-    heads = FactHeads(instruments, hidden_size)
     set_feature_statistics(projector, features)
-    parameters = [*projector.parameters(), *heads.parameters()]
+    parameters = [*projector.parameters(), *heads.parameters(), *words.parameters()]
     optimizer = torch.optim.AdamW(parameters, settings.learning_rate, weight_decay=settings.weight_decay)
     steps = settings.epochs * (len(features) // settings.batch_size)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, settings.learning_rate, max(steps, 2), pct_start=0.1)
@@ -176,29 +93,32 @@ def train_projector(
             batch = roll_pitch(batch, shift, 88, 2)
             batch *= torch.rand(batch.shape[:2])[..., None] > settings.frame_dropout
             with torch.autocast("cpu", torch.bfloat16):
-                logits = heads(projector(batch).float())
-            loss = facts.loss({name: value.float() for name, value in logits.items()}, index, shift)
+                tokens = projector(batch)
+            tokens = tokens.float()
+            loss = facts.loss(heads(tokens), index, shift)
+            loss = loss + settings.word_weight * facts.word_loss(words(tokens), index, shift)
             optimizer.zero_grad()
             loss.backward()
             nn.utils.clip_grad_norm_(parameters, 1.0)
             optimizer.step()
             schedule.step()
             total += float(loss.detach())
-        scores = evaluate(projector, heads, *validation)
+        scores = evaluate(projector, heads, words, *validation)
         rate = total / max(1, len(order) // settings.batch_size)
         console.print(f"epoch {epoch + 1}: loss {rate:.3f} {scores} {time.monotonic() - start:.0f} s")
     return scores
 
 
 @torch.no_grad()
-def evaluate(projector: nn.Module, heads: FactHeads, features: np.ndarray, facts: Facts) -> dict[str, float]:
+def evaluate(
+    projector: nn.Module, heads: FactHeads, words: WordHeads, features: np.ndarray, facts: Facts
+) -> dict[str, float]:
     """Accuracies of the heads on clips that were not trained on."""
     projector.eval()
-    logits = [
-        heads(projector(torch.from_numpy(chunk).float())) for chunk in np.array_split(features, len(features) // 64 + 1)
-    ]
-    joined = {name: torch.cat([part[name] for part in logits]) for name in logits[0]}
-    return facts.accuracy(joined, torch.arange(len(features)))
+    chunks = np.array_split(features, len(features) // 64 + 1)
+    tokens = torch.cat([projector(torch.from_numpy(chunk).float())[:, :SUMMARY_TOKENS] for chunk in chunks])
+    index = torch.arange(len(features))
+    return facts.accuracy(heads(tokens), index) | facts.word_accuracy(words(tokens), index)
 
 
 def warm_up(config: TrainConfig, output_dir: str | Path, console: Console | None = None) -> dict[str, Any]:
@@ -215,14 +135,26 @@ def warm_up(config: TrainConfig, output_dir: str | Path, console: Console | None
     for facts in clips.values():
         instruments |= {name for fact in facts.values() for name in fact.get("instruments") or []}
     names = sorted(instruments)
+    spelled = {
+        f"{fact['tonic']} {fact['mode']}"
+        for facts in clips.values()
+        for fact in facts.values()
+        if fact.get("tonic") and fact.get("mode") in MODES
+    }
+    tonics = sorted({key.split()[0] for key in spelled})
+    spellings = {key: tonics.index(key.split()[0]) for key in spelled}
     for name, facts in clips.items():
         cache.fill(list(facts))
         # the first window holds the clip: clips are at most one window long
-        loaded[name] = (np.stack([cache.load(audio)[0] for audio in facts]), Facts(list(facts.values()), names))
+        features = np.stack([cache.load(audio)[0] for audio in facts])
+        loaded[name] = (features, Facts(list(facts.values()), names, spellings))
         console.print(f"{name}: {len(facts)} clips")
     projector = model.model.projector
-    hidden = model.config.text_config.hidden_size
-    scores = train_projector(projector, loaded["train"], loaded["validation"], names, hidden, config.warmup, console)
+    torch.manual_seed(config.warmup.seed)
+    heads = FactHeads(names, model.config.text_config.hidden_size)
+    embeddings = model.get_input_embeddings().weight
+    words = WordHeads(answer_words(names, tonics), processor.tokenizer, embeddings)
+    scores = train_projector(projector, loaded["train"], loaded["validation"], heads, words, config.warmup, console)
     match_embedding_scale(model, loaded["train"][0][:64])
     output_dir = Path(output_dir)
     output_dir.mkdir(parents=True, exist_ok=True)

@@ -108,6 +108,9 @@ def test_warm_up_learns_the_tempo_of_clicks(config_file, tmp_path):
     config.warmup.epochs = 60
     record = warm_up(config, tmp_path)
     assert record["validation"]["tempo"] > 0.9, "the validation clips are clicks of the same six tempi"
+    assert record["validation"]["word: first digit"] > 0.9, (
+        "the token lies near the embedding of the digit it stands for"
+    )
     assert (tmp_path / "projector.safetensors").is_file()
 
 
