@@ -105,7 +105,8 @@ def harmony(bars: list[Bar], tonic: int, mode: str) -> list[tuple[int, tuple[int
         scale = list(SCALES[mode])
         if mode == "minor" and degree == 4:
             scale[6] = 11  # leading tone over the dominant
-        options.append((degree, tuple((tonic + scale[(degree + i) % 7]) % 12 for i in (0, 2, 4))))
+        root, third, fifth = ((tonic + scale[(degree + i) % 7]) % 12 for i in (0, 2, 4))
+        options.append((degree, (root, third, fifth)))
     scores, back = [], []
     for b, bar in enumerate(bars):
         total = sum(n[1] for n in bar) or 1.0

@@ -38,9 +38,9 @@ def draw_tempo(tune: Tune, low: float, high: float, rng: np.random.Generator) ->
     notes = tune.melody()
     beats = sum(len(run) for run in tune.runs) * tune.bar_quarters / tune.beat_quarters
     per_beat = max(len(notes) / beats, 0.25)
-    a, b = _SUITS[tune.metre]
-    a = max(a, low, 60 * _NOTES_PER_SECOND[0] / per_beat)
-    b = min(b, high, 60 * _NOTES_PER_SECOND[1] / per_beat)
+    slowest, fastest = _SUITS[tune.metre]
+    a = max(slowest, low, 60 * _NOTES_PER_SECOND[0] / per_beat)
+    b = min(fastest, high, 60 * _NOTES_PER_SECOND[1] / per_beat)
     if a > b:
         a = b = min(max(a, low), high)
     return round(float(np.exp(rng.uniform(np.log(a), np.log(b)))), 1)

@@ -11,7 +11,7 @@ import logging
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -176,7 +176,7 @@ class MusicLM:
         temperature: float = 0.0,
         top_p: float = 1.0,
         progress: Progress | None = None,
-    ) -> Iterator[str]:
+    ) -> Generator[str, None, Answer]:
         """Like `chat`, in pieces of text as they come. The iterator's return value is the `Answer`.
 
         Closing the iterator ends the generation.

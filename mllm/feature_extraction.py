@@ -121,15 +121,14 @@ class MusicLMFeatureExtractor(FeatureExtractionMixin):
             counts.append(len(mask))
         features = np.concatenate(windows)
         if self.encoder_extractor:
-            features = self._encoder_features(features)
+            features = self._encoder_features(features, build_extractor(self.encoder_extractor))
         data = {"input_features": features, "input_features_mask": np.concatenate(masks)}
         batch = BatchFeature(data, tensor_type=return_tensors)
         batch["num_windows"] = counts
         return batch
 
-    def _encoder_features(self, windows: np.ndarray) -> np.ndarray:
+    def _encoder_features(self, windows: np.ndarray, extractor) -> np.ndarray:
         """What a hub encoder's own feature extractor makes of each window."""
-        extractor = build_extractor(self.encoder_extractor)
         out = extractor(list(windows), sampling_rate=self.sampling_rate, return_tensors="np", padding="longest")
         name = next(n for n in ("input_features", "input_values") if n in out)
         return np.asarray(out[name], dtype=np.float32)

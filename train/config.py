@@ -103,7 +103,8 @@ def _build(kind: type, raw: Any, where: str) -> Any:
             near = difflib.get_close_matches(key, known, n=1)
             hint = f": did you mean {near[0]!r}?" if near else f"; known are {', '.join(known)}"
             raise ConfigError(f"{where}: unknown key {key!r}{hint}")
-        default = known[key].default_factory() if callable(known[key].default_factory) else known[key].default
+        factory = known[key].default_factory
+        default = known[key].default if factory is dataclasses.MISSING else factory()
         if isinstance(default, float) and isinstance(value, int | str):
             value = _number(value, f"{where}: {key}")  # YAML reads 1e-3 as a string
         if dataclasses.is_dataclass(default):

@@ -8,7 +8,7 @@ token that lies near "F#" or "6" in the embedding space, so the language model n
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -149,7 +149,9 @@ class WordHeads(nn.Module):
 
     TOKENS = {"instruments": 0, "tonic": 2, "mode": 3, "first digit": 4, "second digit": 5, "metre": 6}
 
-    def __init__(self, words: dict[str, Sequence[str]], tokenizer: PreTrainedTokenizerBase, embeddings: torch.Tensor):
+    def __init__(
+        self, words: Mapping[str, Sequence[str]], tokenizer: PreTrainedTokenizerBase, embeddings: torch.Tensor
+    ):
         super().__init__()
         self.directions: dict[str, torch.Tensor] = {}
         for name, texts in words.items():

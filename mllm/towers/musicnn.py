@@ -45,7 +45,7 @@ LABELS = {
 }
 
 # files of the wheel per training set; MagnaTagATune is pinned in mllm.weights, the other one here
-SOURCES = {
+SOURCES: dict[str, dict[str, str | None]] = {
     "MTT": {"musicnn-mtt-index": None, "musicnn-mtt-data": None},
     "MSD": {
         "pypi:musicnn==0.1.0/musicnn/MSD_musicnn/.index": (
