@@ -1,4 +1,4 @@
-"""Ask a model about held-out clips, beside every control: `mllm eval`, `python -m mllm.eval.run`.
+"""Ask a model about held-out clips, beside every control: `mllm eval`.
 
 Writes into the output folder results.jsonl (each clip, question, answer, truth and verdict under each condition),
 summary.json and table.md. A rerun with the same model and data goes on where the last one stopped.
@@ -13,15 +13,13 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import numpy as np
-import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from mllm.audio import load_audio
-from mllm.errors import MllmError
 from mllm.eval.classical import RATE, Tool
 from mllm.eval.data import EvalClip, EvalError, data_hash, model_hash, read_clips
 from mllm.eval.report import summarise, table
@@ -93,8 +91,8 @@ class Run:
 def evaluate(
     model: str,
     tasks: list[str] | None = None,
-    data: str | Path = "build/mini",
-    output: str | Path = "build/eval",
+    data: str | Path = "runs/data/mini",
+    output: str | Path = "runs/eval",
     limit: int | None = None,
     *,
     split: str = "test",
@@ -261,27 +259,3 @@ def _measure(clips: list[EvalClip], tool: Tool, progress: Progress) -> np.ndarra
 def _measure_one(job: tuple[Callable[[np.ndarray], np.ndarray], Path]) -> np.ndarray:
     measure, path = job
     return measure(load_audio(path, RATE))
-
-
-def main(
-    model: Annotated[str, typer.Option(help="a shipped model's name or the folder of a checkpoint")] = "mini",
-    tasks: Annotated[str, typer.Option(help="comma-separated: " + ", ".join(TASKS))] = ",".join(TASKS),
-    data: Annotated[Path, typer.Option(help="a folder that `mllm data build` made")] = Path("build/mini"),
-    output: Annotated[Path, typer.Option(help="folder for results.jsonl, summary.json, table.md")] = Path("build/eval"),
-    limit: Annotated[int | None, typer.Option(help="at most so many clips a task")] = None,
-    split: Annotated[str, typer.Option(help="test, or validation while something is still being chosen")] = "test",
-    fit_clips: Annotated[int, typer.Option(help="TRAIN clips that the fitted classical tools learn from")] = 800,
-    controls: Annotated[bool, typer.Option(help="also silence, text-only, swapped clip, classical tools")] = True,
-) -> None:
-    """Measure a model beside chance, majority, silence, text alone, a swapped clip and classical tools."""
-    names = [name.strip() for name in tasks.split(",") if name.strip()]
-    try:
-        evaluate(model, names, data, output, limit, split=split, fit_clips=fit_clips, controls=controls)
-    except MllmError as error:
-        console.print(f"error: {error}", markup=False, highlight=False, soft_wrap=True)
-        raise typer.Exit(1) from None
-    print((output / "table.md").read_text(encoding="utf-8"), end="")
-
-
-if __name__ == "__main__":
-    typer.run(main)

@@ -248,16 +248,20 @@ def evaluate_model(
     tasks: Annotated[str | None, typer.Option(help="Comma-separated, such as key,tempo; default all.")] = None,
     data: Annotated[Path, typer.Option(help="Folder that `mllm data build` made.")] = Path("runs/data/mini"),
     limit: Annotated[int | None, typer.Option(min=1, help="At most so many clips a task.")] = None,
+    split: Annotated[str, typer.Option(help="test, or validation while something is still being chosen.")] = "test",
+    controls: Annotated[bool, typer.Option(help="Also silence, text alone, swapped clips, classical tools.")] = True,
 ) -> None:
-    """Score a model on held-out clips, beside chance, silence and classical tools.
+    """Score a model on held-out clips, beside chance, silence and classical tools; prints the table.
 
     mllm eval --model mini --tasks key,tempo --data runs/data/mini --limit 100 --output runs/eval
+
+    mllm eval --model runs/mini --split validation --no-controls --output runs/eval-validation
     """
     from mllm.eval.run import evaluate
 
     wanted = [task.strip() for task in tasks.split(",") if task.strip()] if tasks else None
-    scores = evaluate(model, wanted, data, output, limit)
-    typer.echo(json.dumps(scores, indent=1, default=str))
+    evaluate(model, wanted, data, output, limit, split=split, controls=controls)
+    typer.echo((output / "table.md").read_text(encoding="utf-8"), nl=False)
 
 
 @app.command()
