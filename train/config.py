@@ -48,6 +48,7 @@ class DataConfig:
     limit: int | None = None
     validation_limit: int = 200
     join_dialogues: bool = True  # rows about the same recording become turns of one dialogue
+    loop_share: float = 0.0  # share of dialogues whose clip is looped into a longer recording (time marks, summaries)
     feature_cache: str | None = None  # folder; default: beside the weights in the user's cache
 
 

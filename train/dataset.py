@@ -60,12 +60,12 @@ def row_audios(row: dict[str, Any]) -> list[str]:
 def join_dialogues(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """Rows that ask about the same single recording become one dialogue, so its audio tokens are read once.
 
-    Only the first row's user message keeps the audio; rows with several audios or none stay as they are.
+    Only the first row's user message keeps the audio; rows with several audios, none or a looped one stay as they are.
     """
     joined: dict[str, dict[str, Any]] = {}
     for row in rows:
         audios = row_audios(row)
-        key = audios[0] if len(audios) == 1 else f"row {len(joined)}"
+        key = audios[0] if len(audios) == 1 and "loop" not in row else f"row {len(joined)}"
         if key not in joined:
             joined[key] = {**row, "messages": list(row["messages"])}
             continue
@@ -77,6 +77,22 @@ def join_dialogues(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     return list(joined.values())
 
 
+def loop_recordings(rows: Sequence[dict[str, Any]], share: float, seed: int = 0) -> list[dict[str, Any]]:
+    """Let a share of the dialogues about one clip hear it several times over, as the longer recording that it would be.
+
+    Clips fill one window; a song has dozens, with time marks between them, and beyond `long_seconds` only their summary
+    tokens. A looped clip has the same instruments, key, tempo and metre, so its answers stay true and its features are
+    in the cache already. Such rows of the task "dialogue" get a field `loop` (2-3 or 7-18 times).
+    """
+    rng = np.random.default_rng(seed)
+    out = []
+    for row in rows:
+        if row.get("task") == "dialogue" and len(row_audios(row)) == 1 and rng.random() < share:
+            row = {**row, "loop": int(rng.integers(2, 4) if rng.random() < 0.5 else rng.integers(7, 19))}
+        out.append(row)
+    return out
+
+
 class InstructionDataset(Dataset):
     """Examples `{input_ids, labels, audios, masks}`; the collator puts the tower features in."""
 
@@ -86,7 +102,10 @@ class InstructionDataset(Dataset):
     def _example(self, row: dict[str, Any], processor: MusicLMProcessor) -> dict[str, Any]:
         audios = row_audios(row)
         extractor = processor.feature_extractor
-        masks = [extractor.token_mask(samples_at(audio, extractor.sampling_rate)) for audio in audios]
+        samples = [samples_at(audio, extractor.sampling_rate) for audio in audios]
+        if row.get("loop") and samples == [extractor.window_samples]:  # a shorter clip would leave gaps
+            samples, audios = [row["loop"] * extractor.window_samples], audios * row["loop"]
+        masks = [extractor.token_mask(count) for count in samples]
         try:
             encoded = processor.encode_supervised(row["messages"], masks)
         except PromptError as error:

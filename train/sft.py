@@ -27,7 +27,7 @@ from transformers.trainer_utils import get_last_checkpoint
 from mllm.assemble import assemble
 from mllm.provenance import describe_bases, describe_data
 from mllm.train.config import ConfigError, TrainConfig
-from mllm.train.dataset import Collator, InstructionDataset, join_dialogues, read_rows, row_audios
+from mllm.train.dataset import Collator, InstructionDataset, join_dialogues, loop_recordings, read_rows, row_audios
 from mllm.train.feature_cache import FeatureCache
 
 DEFAULTS: dict[str, Any] = {
@@ -104,7 +104,7 @@ def load_dataset(
     config: TrainConfig, processor: Any, cache: FeatureCache, split: str, limit: int | None
 ) -> InstructionDataset:
     """Rows of a split with the features of all their audios in the cache."""
-    rows = read_rows(config.data.path, split)[:limit]
+    rows = loop_recordings(read_rows(config.data.path, split)[:limit], config.data.loop_share)
     if config.data.join_dialogues:
         rows = join_dialogues(rows)
     cache.fill(sorted({audio for row in rows for audio in row_audios(row)}))

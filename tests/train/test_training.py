@@ -17,9 +17,11 @@ import yaml
 from tiny import clicks, save_tiny_text_model
 
 from mllm import load
+from mllm.towers import load_tower
 from mllm.train.config import ConfigError, TrainConfig, load_config
-from mllm.train.dataset import join_dialogues, read_rows
-from mllm.train.sft import train
+from mllm.train.dataset import Collator, InstructionDataset, join_dialogues, loop_recordings, read_rows
+from mllm.train.feature_cache import FeatureCache
+from mllm.train.sft import build_model, train
 from mllm.train.warmup import warm_up
 
 ROOT = Path(__file__).parents[2]
@@ -123,6 +125,32 @@ def test_rows_about_one_clip_become_turns(own_clips):
     assert [part["type"] for part in joined[0]["messages"][2]["content"]] == ["text"]
 
 
+def test_a_looped_clip_is_a_longer_recording(config_file, tmp_path):
+    rows, rate = [], 22050
+    for i, seconds in enumerate((10.0, 6.0)):
+        soundfile.write(tmp_path / f"{i}.wav", clicks(90, seconds), rate)
+        user = {
+            "role": "user",
+            "content": [{"type": "audio", "audio": f"{i}.wav"}, {"type": "text", "text": "How fast?"}],
+        }
+        answer = {"role": "assistant", "content": "90"}
+        rows.append({"messages": [user, answer], "task": "dialogue"})
+    (tmp_path / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    config = load_config(config_file)
+    _, processor = build_model(config)
+    looped = loop_recordings(read_rows(tmp_path / "rows.jsonl", "train"), share=1.0)
+    dataset = InstructionDataset(looped, processor)
+    whole, short = dataset[0], dataset[1]
+    times = looped[0]["loop"]
+    assert times >= 2 and whole["audios"] == [str(tmp_path / "0.wav")] * times and len(whole["masks"][0]) == times
+    assert "[0:10]" in processor.tokenizer.decode(whole["input_ids"]), "time marks stand before the windows"
+    assert len(short["audios"]) == 1, "a clip that does not fill its window is not looped"
+    cache = FeatureCache(load_tower("tempogram"), processor.feature_extractor, tmp_path / "features")
+    batch = Collator(cache, 0)([whole, short])
+    assert len(batch["tower_features"]) == times + 1 == len(batch["input_features_mask"])
+    assert not any("loop" in row for row in loop_recordings(rows, share=0.0))
+
+
 @pytest.mark.parametrize("path", sorted((ROOT / "train" / "configs").glob("*.yaml")), ids=lambda path: path.name)
 def test_shipped_configs_are_valid(path):
     assert isinstance(load_config(path), TrainConfig)
@@ -158,8 +186,6 @@ def test_a_wrong_training_argument_is_one_line(config_file, tmp_path):
 
 def test_cached_features_equal_fresh_ones(config_file, own_clips, tmp_path):
     from mllm.feature_extraction import MusicLMFeatureExtractor
-    from mllm.towers import load_tower
-    from mllm.train.feature_cache import FeatureCache
 
     cache = FeatureCache(load_tower("tempogram"), MusicLMFeatureExtractor(), tmp_path)
     first = cache.load(own_clips.parent / "0.wav")
