@@ -21,8 +21,7 @@ import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from peft.tuners.tuners_utils import BaseTunerLayer
 from safetensors.torch import load_file
-from transformers import Trainer, TrainingArguments, set_seed
-from transformers.trainer_utils import get_last_checkpoint
+from transformers import Trainer, TrainerCallback, TrainingArguments, set_seed
 
 from mllm.assemble import assemble
 from mllm.provenance import describe_bases, describe_data
@@ -71,6 +70,50 @@ class MusicTrainer(Trainer):
         return self.optimizer
 
 
+class Provenance(TrainerCallback):
+    """Puts `config.json` and `provenance.json` beside every checkpoint, so each can be asked and is accounted for.
+
+    Args:
+        config: the run.
+        model_config: of the model that is trained.
+        examples: what it learns from.
+        last: the checkpoint that the run goes on from; its cost is counted in.
+    """
+
+    def __init__(self, config: TrainConfig, model_config: Any, examples: InstructionDataset, last: str | None):
+        self.config, self.model_config, self.examples = config, model_config, examples
+        before = Path(last or "") / "provenance.json"
+        self.seconds_before = json.loads(before.read_text())["cost"]["seconds"] if last and before.is_file() else 0
+        self.started = time.monotonic()
+
+    def on_train_begin(self, args: TrainingArguments, state: Any, control: Any, **kwargs: Any) -> None:
+        self.started = time.monotonic()
+
+    def on_save(self, args: TrainingArguments, state: Any, control: Any, **kwargs: Any) -> None:
+        if state.is_world_process_zero:
+            self.write(Path(args.output_dir) / f"checkpoint-{state.global_step}", state)
+
+    def write(self, folder: Path, state: Any, **cost: Any) -> None:
+        """Write both files into `folder`; `cost` holds what else is known of it."""
+        parts, data = self.config.model, self.config.data
+        provenance = {
+            "bases": describe_bases(parts.audio_tower, parts.language_model, parts.projector),
+            "data": describe_data(data.path),
+            "config": asdict(self.config),
+            "command": f"accelerate launch -m mllm.train.sft CONFIG.yaml --output_dir {folder.name}",
+            "cost": {
+                "seconds": self.seconds_before + round(time.monotonic() - self.started),
+                "steps": state.global_step,
+                "examples": len(self.examples),
+                "tokens_an_epoch": sum(example["length"] for example in self.examples.examples),
+                "peak_memory_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
+                **cost,
+            },
+        }
+        self.model_config.save_pretrained(folder)
+        (folder / "provenance.json").write_text(json.dumps(provenance, indent=1) + "\n")
+
+
 def build_model(config: TrainConfig) -> tuple[PeftModel, Any]:
     """Frozen tower and language model, trainable projector and LoRA, and the processor."""
     dtype = torch.bfloat16 if config.training.get("bf16", DEFAULTS["bf16"]) else torch.float32
@@ -98,6 +141,16 @@ def build_model(config: TrainConfig) -> tuple[PeftModel, Any]:
         for layer in tuned.get_base_model().get_decoder().layers:
             layer.compile(dynamic=True)
     return tuned, processor
+
+
+def last_whole_checkpoint(output_dir: Path) -> str | None:
+    """The newest checkpoint in `output_dir` that was written to its end, or None.
+
+    The Trainer writes `trainer_state.json` last, so a save that was killed half-way has none and is passed over.
+    """
+    states = output_dir.glob("checkpoint-*/trainer_state.json")
+    folders = sorted((state.parent for state in states), key=lambda folder: int(folder.name.split("-")[1]))
+    return str(folders[-1]) if folders else None
 
 
 def load_dataset(
@@ -143,29 +196,14 @@ def train(config: TrainConfig, output_dir: str | Path) -> dict[str, Any]:
         data_collator=Collator(cache, processor.tokenizer.pad_token_id),
         projector_learning_rate=config.projector_learning_rate,
     )
-    last = get_last_checkpoint(str(output_dir)) if output_dir.is_dir() else None
-    started = time.monotonic()
+    last = last_whole_checkpoint(output_dir)
+    record = Provenance(config, base.config, learn, last)
+    trainer.add_callback(record)
     result = trainer.train(resume_from_checkpoint=last)
-    seconds = time.monotonic() - started
     trainer.save_model(str(output_dir))
-    base.config.save_pretrained(output_dir)
     if trainer.is_world_process_zero():
         (output_dir / "training_args.bin").unlink(missing_ok=True)  # a pickle; the config is in provenance.json
-        provenance = {
-            "bases": describe_bases(config.model.audio_tower, config.model.language_model, config.model.projector),
-            "data": describe_data(config.data.path),
-            "config": asdict(config),
-            "command": f"accelerate launch -m mllm.train.sft CONFIG.yaml --output_dir {output_dir.name}",
-            "cost": {
-                "seconds": round(seconds),
-                "steps": trainer.state.global_step,
-                "examples": len(learn),
-                "tokens_an_epoch": sum(example["length"] for example in learn.examples),
-                "peak_memory_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
-                "train_loss": result.training_loss,
-            },
-        }
-        (output_dir / "provenance.json").write_text(json.dumps(provenance, indent=1) + "\n")
+        record.write(output_dir, trainer.state, train_loss=result.training_loss)
     return result.metrics
 
 

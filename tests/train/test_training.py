@@ -84,12 +84,14 @@ def test_a_killed_run_goes_on_along_the_same_curve(config_file, tmp_path):
     command = [sys.executable, "-m", "mllm.train.sft", str(config_file), "--output_dir", str(killed)]
     process = subprocess.Popen(command, cwd=ROOT, env={**os.environ, "OMP_NUM_THREADS": "1"})
     deadline = time.monotonic() + 240
-    while not (killed / "checkpoint-2" / "trainer_state.json").is_file() and process.poll() is None:
+    while not (killed / "checkpoint-2" / "provenance.json").is_file() and process.poll() is None:
         assert time.monotonic() < deadline
         time.sleep(0.01)
     process.send_signal(signal.SIGKILL)
     process.wait()
     assert not (killed / "provenance.json").exists()
+    assert load(str(killed / "checkpoint-2")).provenance["cost"]["steps"] == 2, "each checkpoint can be asked"
+    (killed / "checkpoint-5").mkdir()  # a save that was killed half-way
     train(load_config(config_file), killed)
     undisturbed, resumed = losses(whole), losses(killed)
     assert sorted(undisturbed) == sorted(resumed) == [1, 2, 3, 4, 5, 6]
