@@ -21,6 +21,7 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+import soundfile
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -181,11 +182,12 @@ def _run(units: list[Unit], work: _Work, workers: int, console: Console) -> None
                 bar.update(task, advance=count, description=f"clips ({fresh / (time.monotonic() - began):.1f}/s)")
                 if not console.is_terminal:
                     console.print(f"{done + fresh}/{total} clips, {fresh / (time.monotonic() - began):.1f} clips/s")
-        except OSError as error:
+        except (OSError, soundfile.LibsndfileError) as error:
             for future in pending:
                 future.cancel()
+            reason = getattr(error, "strerror", None) or error
             raise DataError(
-                f"writing to {work.output} failed: {error.strerror}; run the same command again to go on"
+                f"writing to {work.output} failed: {reason}; run the same command again to go on"
             ) from error
 
 

@@ -164,7 +164,10 @@ def load_recipe(name: str, folder: Path | None = None) -> Recipe:
         recipe = Recipe.model_validate(_read_yaml(path))
     except ValidationError as error:
         raise DataError(f"{path}: {_first(error)}") from error
-    refuse_forbidden(" | ".join([recipe.name, recipe.title, recipe.path, recipe.licence]), f"source {name!r}")
+    refuse_forbidden(
+        " | ".join([recipe.name, recipe.title, recipe.loader, recipe.path, recipe.licence, recipe.terms]),
+        f"source {name!r}",
+    )
     return recipe
 
 

@@ -43,7 +43,7 @@ def write_manifest(
         for row in pq.read_table(path, columns=["task", "split", "source", "length", "id"]).to_pylist():
             counts.setdefault(row["split"], Counter())[row["task"]] += 1
             clip = row["id"].removesuffix(f"-{row['task']}")
-            if clip not in seen:
+            if clip not in seen and row["length"]:  # rows about scores alone have no clip
                 seen.add(clip)
                 clips[row["split"]] += 1
                 sources[row["source"]] += 1
@@ -51,7 +51,7 @@ def write_manifest(
     manifest: dict[str, Any] = {
         "name": config.name,
         "plan": mark,
-        "complete": len(shards) == len(units),
+        "complete": all(f"rows/{unit.split}-{unit.number:03d}.parquet" in shards for unit in units),
         "clips": dict(clips),
         "hours": {k: round(v / 3600, 3) for k, v in audio.items()},
         "rows": {k: dict(v) for k, v in counts.items()},

@@ -12,6 +12,7 @@ import argparse
 import hashlib
 import json
 import os
+import sys
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ from mllm.data_recipes.plan import seed_of, split_tunes
 from mllm.data_recipes.sources import collect
 from mllm.data_recipes.templates import wordings
 from mllm.data_recipes.tune import Tune, key_name
+from mllm.errors import MllmError
 from mllm.score import Key, Note, Score, facts, to_abc, transpose
 
 QUESTIONS = {
@@ -127,4 +129,7 @@ if __name__ == "__main__":
     parser.add_argument("--output", required=True, help="folder of the build")
     parser.add_argument("--rows", type=int, default=1600)
     given = parser.parse_args()
-    print(build_score_rows(given.mixture, given.output, given.rows))
+    try:
+        print(build_score_rows(given.mixture, given.output, given.rows))
+    except MllmError as error:
+        sys.exit(f"error: {error}")

@@ -14,7 +14,7 @@ from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig, PreTrainedModel
 
 from mllm.configuration import MusicLMConfig
-from mllm.errors import WeightsError
+from mllm.errors import MllmError, WeightsError
 from mllm.modeling import MusicLMForConditionalGeneration
 from mllm.processing import MusicLMProcessor, build_processor
 from mllm.projector import PROJECTORS
@@ -48,7 +48,7 @@ def assemble(
     audio_tower = load_tower(tower, dtype=torch.bfloat16) if isinstance(tower, str) else tower
     folder = text_model_folder(text)
     tokenizer = AutoTokenizer.from_pretrained(folder)
-    language = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype)
+    language = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, use_safetensors=True)
     config = MusicLMConfig(audio_config=audio_tower.config, text_config=language.config, **projector)
     if config.projector_type != "resampler":
         config.summary_tokens = 0
@@ -96,16 +96,28 @@ def load_model(
     its bases by pinned address.
 
     Raises:
-        WeightsError: no such model, or a folder that is not a checkpoint.
+        WeightsError: no such model, a damaged checkpoint, weights that cannot be fetched.
     """
     folder = MODELS.get(name, Path(name))
     if not (folder / "config.json").is_file() and not (folder / ADAPTER_FILES[0]).is_file():
         raise WeightsError(
             f"no model {name!r}: known are {', '.join(MODELS)}, or the folder of a checkpoint (config.json in it)"
         )
+    try:
+        return _load_folder(folder, dtype)
+    except MllmError:
+        raise
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError, AttributeError, SafetensorError) as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise WeightsError(
+            f"{folder} is not a checkpoint that can be loaded: {reason}; fetch or train it again"
+        ) from error
+
+
+def _load_folder(folder: Path, dtype: torch.dtype) -> tuple[MusicLMForConditionalGeneration, MusicLMProcessor]:
     if (folder / ADAPTER_FILES[0]).is_file():
         return load_adapter(folder, dtype)
-    model = MusicLMForConditionalGeneration.from_pretrained(folder, dtype=dtype)
+    model = MusicLMForConditionalGeneration.from_pretrained(folder, dtype=dtype, use_safetensors=True)
     return model.eval(), MusicLMProcessor.from_pretrained(folder)
 
 
@@ -137,6 +149,7 @@ def save_model(model: PreTrainedModel, processor: MusicLMProcessor, folder: str 
         raise WeightsError(f"{folder} exists and is not empty: choose a new folder or remove it")
     folder.parent.mkdir(parents=True, exist_ok=True)
     partial = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+    partial.chmod(0o755)  # mkdtemp makes it private, but a server may run under another account
     try:
         model.save_pretrained(partial)
         processor.save_pretrained(partial)

@@ -75,6 +75,18 @@ def audio_seconds(source: str | Path | bytes | BinaryIO) -> float:
         return frames / sound.samplerate
 
 
+def check_waveform(samples: np.ndarray) -> np.ndarray:
+    """A waveform from Python as float32, or AudioError: not mono [samples], not float, too short, NaN, far too loud."""
+    if samples.ndim != 1:
+        raise AudioError(f"a waveform must be mono [samples], not {list(samples.shape)}: average its channels first")
+    if not np.issubdtype(samples.dtype, np.floating):
+        raise AudioError(f"a waveform must hold floats in -1..1, not {samples.dtype}: divide by its full scale first")
+    if not samples.size:
+        raise AudioError("an empty waveform: nothing to hear")
+    _refuse_samples(samples, "the waveform", 0.0, 1)
+    return samples.astype(np.float32, copy=False)
+
+
 def samples_sha256(samples: np.ndarray) -> str:
     """Hex digest of samples as little-endian float32: names the sound itself, not the file that it came in."""
     return hashlib.sha256(np.ascontiguousarray(samples, "<f4").data).hexdigest()

@@ -6,7 +6,6 @@ What the model hears in a recording is computed once and kept, so a second quest
 from __future__ import annotations
 
 import hashlib
-import json
 import logging
 import threading
 import time
@@ -18,14 +17,14 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
 from transformers import StoppingCriteria, StoppingCriteriaList, TextIteratorStreamer
 
 from mllm.assemble import MODELS, load_model
 from mllm.audio import samples_sha256
-from mllm.errors import MllmError, PromptError, ScoreError, WeightsError
+from mllm.errors import PromptError, ScoreError
 from mllm.modeling import MusicLMForConditionalGeneration
 from mllm.processing import MusicLMProcessor, is_score, read_conversation
+from mllm.provenance import read_provenance
 
 Progress = Callable[[int, int], None]  # windows heard, windows in all
 Source = str | Path | bytes | np.ndarray
@@ -308,18 +307,8 @@ def load(name: str = "mini", dtype: torch.dtype = torch.bfloat16) -> MusicLM:
     Raises:
         WeightsError: no such model, a damaged checkpoint, weights that cannot be fetched.
     """
-    folder = MODELS.get(name, Path(name))
-    try:
-        model, processor = load_model(name, dtype)
-        record = folder / "provenance.json"
-        provenance = json.loads(record.read_text(encoding="utf-8")) if record.is_file() else {}
-    except MllmError:
-        raise
-    except (OSError, ValueError, KeyError, TypeError, RuntimeError, AttributeError, SafetensorError) as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise WeightsError(
-            f"{folder} is not a checkpoint that can be loaded: {reason}; fetch or train it again"
-        ) from error
+    model, processor = load_model(name, dtype)
+    provenance = read_provenance(MODELS.get(name, Path(name)))
     return MusicLM(model, processor, name, provenance)
 
 

@@ -270,7 +270,7 @@ def export(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="New folder for the checkpoint.")],
     dtype: Annotated[str, typer.Option(help="bfloat16, float16 or float32.")] = "bfloat16",
 ) -> None:
-    """Merge an adapter into its bases and write one self-contained checkpoint that transformers and vLLM read.
+    """Merge an adapter into its bases and write one self-contained checkpoint for `from_pretrained` and `--model`.
 
     mllm export mini exported/mini
     """
@@ -334,7 +334,7 @@ def data_show(
                 typer.echo(json.dumps(row, ensure_ascii=False))
         return
     for path in (HERE / "recipes" / f"{name}.yaml", HERE / "mixtures" / f"{name}.yaml", folder):
-        if path.is_file():
+        if path.is_file() and path.suffix in (".yaml", ".yml"):
             typer.echo(path.read_text(encoding="utf-8").rstrip())
             return
     raise DataError(f"{name}: no recipe, mixture or built folder of this name; `mllm data list` shows them")

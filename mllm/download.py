@@ -2,6 +2,7 @@
 
 import errno
 import hashlib
+import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,6 +12,7 @@ from urllib.parse import urlsplit
 import httpx
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+from safetensors import SafetensorError
 
 from .errors import WeightsError
 from .package_index import http_client
@@ -31,16 +33,17 @@ def disk_errors(path: Path) -> Iterator[None]:
     """Turn a full or read-only disk into a WeightsError, after removing `path`: nothing half-written stays."""
     try:
         yield
-    except OSError as error:
-        if error.errno in _FULL_DISK:
+    except (OSError, SafetensorError) as error:
+        code = getattr(error, "errno", None)
+        if code in _FULL_DISK or "os error 28" in str(error):  # safetensors hides the system's error in its text
             path.unlink(missing_ok=True)
             raise WeightsError(
                 f"no room on the disk for {path.name.removesuffix('.incomplete')} in {path.parent}: free some space, "
                 "or point MLLM_CACHE at a folder on a larger disk; nothing half-written was kept."
             ) from error
-        if error.errno in {errno.EACCES, errno.EPERM, errno.EROFS}:
+        if code in {errno.EACCES, errno.EPERM, errno.EROFS}:
             raise WeightsError(
-                f"cannot write {path.parent}: {error.strerror}. Point MLLM_CACHE at a folder you may write to."
+                f"cannot write {path.parent}: {os.strerror(code)}. Point MLLM_CACHE at a folder you may write to."
             ) from error
         raise
 

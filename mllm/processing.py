@@ -174,9 +174,11 @@ class MusicLMProcessor(ProcessorMixin):
 
     def load(self, source: Any) -> np.ndarray:
         """Float32 mono waveform [samples] at the tower's rate of a path, bytes or a waveform already at that rate."""
-        from mllm.audio import load_audio
+        from mllm.audio import check_waveform, load_audio
 
-        return source if isinstance(source, np.ndarray) else load_audio(source, self.feature_extractor.sampling_rate)
+        if isinstance(source, np.ndarray):
+            return check_waveform(source)
+        return load_audio(source, self.feature_extractor.sampling_rate)
 
     def encode(
         self, conversations: Sequence[Any], add_generation_prompt: bool = True, padding_side: str = "left"

@@ -8,7 +8,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from mllm.weights import PINNED
+from mllm.errors import WeightsError
+from mllm.weights import origin_of
 
 LIBRARIES = ("mllm", "torch", "transformers", "peft")
 # what each packaged tower is made from
@@ -21,20 +22,35 @@ TOWER_WEIGHTS = {
 
 def describe_bases(audio_tower: str, language_model: str, projector: dict[str, Any]) -> dict[str, Any]:
     """The parts that a model was assembled from; `mllm.assemble.load_adapter` reads it back."""
-    names = [*TOWER_WEIGHTS.get(audio_tower, ()), language_model]
-    weights = [
-        {"name": name, "uri": PINNED[name].uri, "sha256": PINNED[name].sha256, "licence": PINNED[name].licence}
-        for name in names
-        if name in PINNED
-    ]
+    # a tower without weights of its own, such as the tempogram, is none of the names
+    towers = TOWER_WEIGHTS.get(audio_tower, (audio_tower,) if ":" in audio_tower else ())
+    weights = [{"name": name} | origin_of(name) for name in (*towers, language_model)]
     versions = {name: importlib.metadata.version(name) for name in LIBRARIES}
     return {
-        "audio_tower": audio_tower,
-        "language_model": language_model,
+        "audio_tower": _fixed(audio_tower),
+        "language_model": _fixed(language_model),
         "projector": projector,
         "weights": weights,
         "libraries": versions,
     }
+
+
+def _fixed(spec: str) -> str:
+    """A hub address with the commit that was fetched; anything else as it is."""
+    return str(origin_of(spec)["uri"]) if spec.startswith("hf:") else spec
+
+
+def read_provenance(folder: Path) -> dict[str, Any]:
+    """What a checkpoint's `provenance.json` says; empty where it has none.
+
+    Raises:
+        WeightsError: it is there and cannot be read.
+    """
+    record = folder / "provenance.json"
+    try:
+        return json.loads(record.read_text(encoding="utf-8")) if record.is_file() else {}
+    except (OSError, ValueError) as error:
+        raise WeightsError(f"{record} cannot be read ({error}): fetch or train the checkpoint again") from error
 
 
 def describe_data(path: str | Path) -> dict[str, Any]:

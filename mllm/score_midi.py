@@ -10,6 +10,9 @@ import symusic
 from mllm.errors import ScoreError
 from mllm.score_types import DRUMS, MAX_NOTES, MAX_QUARTERS, Key, Note, Score, instrument_name, program_of
 
+CHANNELS = 15  # beside the one of the drums
+SLOWEST = 60e6 / (2**24 - 1)  # quarters a minute: MIDI has 24 bits for the microseconds of a quarter
+POWERS_OF_TWO = {2**n for n in range(8)}
 TICKS_PER_QUARTER = 480  # divisible by 2^5, 3 and 5: all common note values and tuplets fall on a tick
 
 
@@ -92,24 +95,43 @@ def to_midi(
         programs: General MIDI program of each voice, instead of `score.instruments`.
         tempo: quarters a minute, instead of the score's own.
         velocity: loudness of all notes, 1 to 127.
+
+    A metre that MIDI cannot say (a denominator that is no power of two) is left out. Beyond fifteen voices those of the
+    same program share a track, for MIDI has fifteen channels beside the drums'.
+
+    Raises:
+        ScoreError: a tempo that MIDI cannot say, more than fifteen different programs.
     """
     out: Any = symusic.Score(TICKS_PER_QUARTER)
-    out.tempos.append(symusic.Tempo(0, qpm=float(tempo or score.tempo or 120.0)))
-    if score.metre:
+    quarters_a_minute = float(tempo or score.tempo or 120.0)
+    if quarters_a_minute < SLOWEST:
+        raise ScoreError(f"a tempo of {quarters_a_minute:g} quarters a minute: MIDI can say {SLOWEST:g} or more")
+    out.tempos.append(symusic.Tempo(0, qpm=quarters_a_minute))
+    if score.metre and score.metre[0] <= 255 and score.metre[1] in POWERS_OF_TWO:
         if pickup := _pickup_metre(score.pickup):
             out.time_signatures.append(symusic.TimeSignature(0, *pickup))
         out.time_signatures.append(symusic.TimeSignature(_tick(score.pickup) if pickup else 0, *score.metre))
     if score.key and abs(score.key.signature) <= 7:
         out.key_signatures.append(symusic.KeySignature(0, score.key.signature, int(score.key.mode == "minor")))
-    for voice in sorted({n.voice for n in score.notes}):
-        name = score.instruments[voice] if voice < len(score.instruments) else ""
+    voices = sorted({n.voice for n in score.notes})
+    names = {voice: score.instruments[voice] if voice < len(score.instruments) else "" for voice in voices}
+    by_program: dict[int, Any] = {}
+    for voice in voices:
+        name, is_drum = names[voice], names[voice] == DRUMS
         program = programs[voice] if programs is not None else program_of(name)
-        track: Any = symusic.Track(name, program, name == DRUMS)
+        if len(voices) > CHANNELS and not is_drum and program in by_program:
+            track = by_program[program]
+        else:
+            track = symusic.Track(name, program, is_drum)
+            out.tracks.append(track)
+            if not is_drum:
+                by_program[program] = track
         for n in score.notes:
             if n.voice == voice:
                 start = _tick(n.onset)
                 track.notes.append(symusic.Note(start, max(1, _tick(n.onset + n.duration) - start), n.pitch, velocity))
-        out.tracks.append(track)
+    if len(voices) > CHANNELS and len(by_program) > CHANNELS:
+        raise ScoreError(f"{len(by_program)} different instruments: MIDI has {CHANNELS} channels beside the drums'")
     data: bytes = out.dumps_midi()
     if path is not None:
         Path(path).write_bytes(data)

@@ -6,18 +6,21 @@ KIND` is that process: the file on standard input, one JSON object on standard o
 
 import io
 import json
+import lzma
 import math
 import signal
 import subprocess
 import sys
 import zipfile
+import zlib
 from typing import Any
 from xml.etree import ElementTree
 
 from mllm.errors import ScoreError
-from mllm.score_types import DRUMS, MAX_NOTES, MAX_QUARTERS, Key, Note, Score
+from mllm.score_types import DRUMS, MAX_NOTES, MAX_QUARTERS, MODES, Key, Note, Score
 
 MAX_MEMORY = 4 << 30  # bytes of address space
+MODE_NAMES = {"ionian": "major", "aeolian": "minor"}
 
 
 def read_notation(
@@ -59,9 +62,11 @@ def read_notation(
     if "error" in answer:
         raise ScoreError(f"{name}: malformed {kind} ({answer['error'][:200]}); export it again")
     key, metre = answer.pop("key"), answer.pop("metre")
+    if key:
+        key[1] = MODE_NAMES.get(key[1], key[1])
     return Score(
         notes=[Note(*n) for n in answer.pop("notes")],
-        key=Key(*key) if key else None,
+        key=Key(*key) if key and key[1] in MODES else None,
         metre=(metre[0], metre[1]) if metre else None,
         changes=frozenset(answer.pop("changes")),
         bars=tuple(answer.pop("bars")),
@@ -87,7 +92,8 @@ def _unpacked(data: bytes, name: str, max_bytes: int) -> bytes:
                 raise ScoreError(f"{name}: more than {max_bytes / 1e6:g} MB when unpacked")
             with archive.open(root) as file:
                 return file.read(max_bytes)
-    except (zipfile.BadZipFile, KeyError, ElementTree.ParseError, NotImplementedError, RuntimeError, EOFError) as error:
+    except (zipfile.BadZipFile, zlib.error, lzma.LZMAError, ElementTree.ParseError, LookupError, RuntimeError,
+            EOFError, OSError) as error:  # fmt: skip
         raise ScoreError(f"{name}: not a readable .mxl archive ({error}); export it again") from error
 
 

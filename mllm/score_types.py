@@ -13,7 +13,7 @@ MAX_QUARTERS = 100_000.0  # a day of music; what claims to be longer is a damage
 DRUMS = "Drums"  # the instrument name of an unpitched percussion voice (MIDI channel 10)
 
 _LETTERS = "FCGDAEB"  # the line of fifths; F sharp follows B
-_MODES = {"lydian": 1, "major": 0, "mixolydian": -1, "dorian": -2, "minor": -3, "phrygian": -4, "locrian": -5}
+MODES = {"lydian": 1, "major": 0, "mixolydian": -1, "dorian": -2, "minor": -3, "phrygian": -4, "locrian": -5}
 _SEMITONE = {"C": 0, "D": 2, "E": 4, "F": 5, "G": 7, "A": 9, "B": 11}
 
 
@@ -36,8 +36,8 @@ class Key:
     def __post_init__(self) -> None:
         if not self.tonic or self.tonic[0] not in _LETTERS or self.tonic[1:] not in ("", "#", "b"):
             raise ScoreError(f"key {self.tonic!r}: the tonic is a letter A to G with # or b after it, such as 'F#'")
-        if self.mode not in _MODES:
-            raise ScoreError(f"mode {self.mode!r}: known are {', '.join(_MODES)}")
+        if self.mode not in MODES:
+            raise ScoreError(f"mode {self.mode!r}: known are {', '.join(MODES)}")
 
     @property
     def name(self) -> str:
@@ -53,20 +53,20 @@ class Key:
     def signature(self) -> int:
         """Sharps (positive) or flats (negative) at the clef, that is between -7 and 7 for the keys in use."""
         position = _LETTERS.index(self.tonic[0]) - 1 + 7 * (self.tonic.count("#") - self.tonic.count("b"))
-        return position + _MODES[self.mode]
+        return position + MODES[self.mode]
 
     @classmethod
     def of(cls, pitch_class: int, mode: str = "major") -> "Key":
         """The usual spelling of a key: the fewest accidentals; of six sharps and six flats, F# major and Eb minor."""
         fifths = [p for p in range(-8, 11) if p * 7 % 12 == pitch_class % 12]
         prefer = 1 if mode in ("major", "lydian") else -1
-        best = min(fifths, key=lambda p: (abs(p + _MODES[mode]), -prefer * p))
+        best = min(fifths, key=lambda p: (abs(p + MODES[mode]), -prefer * p))
         return cls(_fifths_to_name(best), mode)
 
     @classmethod
     def from_signature(cls, sharps: int, mode: str = "major") -> "Key":
         """The key of a mode that has this many sharps (negative: flats) at the clef."""
-        return cls(_fifths_to_name(sharps - _MODES[mode]), mode)
+        return cls(_fifths_to_name(sharps - MODES[mode]), mode)
 
     def alteration(self, letter: str) -> int:
         """What the key signature does to a letter: 1 for a sharp, -1 for a flat, 0."""

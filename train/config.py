@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ class ConfigError(MllmError):
 
 @dataclass
 class ModelConfig:
-    """What is trained. `checkpoint` continues a run; otherwise the parts are put together anew."""
+    """What is trained: the parts that are put together."""
 
     audio_tower: str = "stack"  # name, folder or hf: address
     language_model: str = "smollm2-135m-instruct"  # pinned name or folder
@@ -29,7 +30,7 @@ class ModelConfig:
 
 @dataclass
 class LoraSettings:
-    """Low-rank adaptation of the language model (peft). `rank` 0: the language model stays frozen."""
+    """Low-rank adaptation of the language model (peft)."""
 
     rank: int = 12
     alpha: int = 24
@@ -75,6 +76,7 @@ class TrainConfig:
     data: DataConfig = field(default_factory=DataConfig)
     warmup: WarmupConfig = field(default_factory=WarmupConfig)
     projector_learning_rate: float = 1e-4
+    packing: bool = False  # all examples of a batch in one row without padding, blind to each other
     compile_layers: bool = False  # torch.compile each decoder layer: 40 s once, then about 1.5x the speed on two cores
     training: dict[str, Any] = field(default_factory=dict)
 
@@ -91,7 +93,13 @@ def load_config(path: str | Path, overrides: dict[str, Any] | None = None) -> Tr
         raise ConfigError(f"cannot read {path}: {error.strerror}") from error
     except yaml.YAMLError as error:
         raise ConfigError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
-    return _build(TrainConfig, {**raw, **(overrides or {})}, str(path))
+    if not isinstance(raw, dict):
+        raise ConfigError(f"{path}: expected keys and values, not {type(raw).__name__}")
+    config = _build(TrainConfig, {**raw, **(overrides or {})}, str(path))
+    for key, value in config.training.items():
+        if isinstance(value, str) and re.fullmatch(r"[-+]?[\d.]+[eE][-+]?\d+", value):
+            config.training[key] = float(value)  # YAML reads 1e-3 as a string
+    return config
 
 
 def _build(kind: type, raw: Any, where: str) -> Any:

@@ -13,6 +13,7 @@ import soundfile
 import torch
 from torch.utils.data import Dataset
 
+from mllm.audio import load_audio
 from mllm.errors import PromptError
 from mllm.processing import MusicLMProcessor, read_conversation
 from mllm.train.config import ConfigError
@@ -27,12 +28,11 @@ def read_rows(path: str | Path, split: str) -> list[dict[str, Any]]:
             (then every line belongs to the split "train" unless it says otherwise).
 
     Raises:
-        ConfigError: nothing there.
+        ConfigError: nothing there, or a line that is no row (it is named).
     """
     path = Path(path)
     if path.is_file():
-        lines = [json.loads(line) for line in path.read_text().splitlines() if line.strip()]
-        rows = [row for row in lines if row.get("split", "train") == split]
+        rows = [row for row in _read_lines(path) if row.get("split", "train") == split]
         folder = path.parent
     else:
         shards = sorted(path.glob(f"**/{split}*.parquet"))
@@ -47,8 +47,23 @@ def read_rows(path: str | Path, split: str) -> list[dict[str, Any]]:
             row["facts"] = json.loads(row["facts"])
         for message in row["messages"]:
             for part in message["content"] if isinstance(message["content"], list) else []:
-                if part.get("type") == "audio":
-                    part["audio"] = str(folder / part["audio"])
+                if (kind := part.get("type")) in ("audio", "score") and isinstance(part.get(kind), str):
+                    part[kind] = str(folder / part[kind])
+    return rows
+
+
+def _read_lines(path: Path) -> list[dict[str, Any]]:
+    rows = []
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except ValueError as error:
+            raise ConfigError(f"{path}, line {number}: not JSON ({error})") from error
+        if not isinstance(row, dict) or not isinstance(row.get("messages"), list | str):
+            raise ConfigError(f'{path}, line {number}: a row is {{"messages": [...]}}')
+        rows.append(row)
     return rows
 
 
@@ -120,8 +135,10 @@ class InstructionDataset(Dataset):
 
 
 def samples_at(audio: str, sampling_rate: int) -> int:
-    """Samples that a recording has after resampling, from its header alone."""
+    """Samples that a recording has after resampling: from its header where that can be relied on, else by decoding."""
     info = soundfile.info(audio)
+    if info.format == "MP3" or not 0 < info.frames < 1 << 60:
+        return len(load_audio(audio, sampling_rate))
     return info.frames if info.samplerate == sampling_rate else round(info.frames * sampling_rate / info.samplerate)
 
 

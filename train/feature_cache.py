@@ -99,6 +99,7 @@ def _write(file: Path, features: np.ndarray) -> None:
     try:
         with os.fdopen(handle, "wb") as stream:
             np.save(stream, features, allow_pickle=False)
+        os.chmod(partial, 0o644)  # mkstemp makes it private, but a cache may be shared
         os.replace(partial, file)
     except BaseException:
         os.unlink(partial)

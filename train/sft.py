@@ -26,7 +26,15 @@ from transformers import Trainer, TrainerCallback, TrainingArguments, set_seed
 from mllm.assemble import assemble
 from mllm.provenance import describe_bases, describe_data
 from mllm.train.config import ConfigError, TrainConfig
-from mllm.train.dataset import Collator, InstructionDataset, join_dialogues, loop_recordings, read_rows, row_audios
+from mllm.train.dataset import (
+    Collator,
+    InstructionDataset,
+    PackingCollator,
+    join_dialogues,
+    loop_recordings,
+    read_rows,
+    row_audios,
+)
 from mllm.train.feature_cache import FeatureCache
 
 DEFAULTS: dict[str, Any] = {
@@ -178,8 +186,8 @@ def train(config: TrainConfig, output_dir: str | Path) -> dict[str, Any]:
             use_cpu=not torch.cuda.is_available(),
             **{**DEFAULTS, **config.training},
         )
-    except TypeError as error:
-        raise ConfigError(f"training: {error}") from error
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"training: {' '.join(str(error).split())}") from error
     set_seed(arguments.seed)
     model, processor = build_model(config)
     base = model.get_base_model()
@@ -193,7 +201,7 @@ def train(config: TrainConfig, output_dir: str | Path) -> dict[str, Any]:
         args=arguments,
         train_dataset=learn,
         eval_dataset=check,
-        data_collator=Collator(cache, processor.tokenizer.pad_token_id),
+        data_collator=PackingCollator(cache) if config.packing else Collator(cache, processor.tokenizer.pad_token_id),
         projector_learning_rate=config.projector_learning_rate,
     )
     last = last_whole_checkpoint(output_dir)

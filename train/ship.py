@@ -30,19 +30,17 @@ def ship(run: Path, output: Path, warmup: Path | None = None) -> Path:
     source = run / "adapter_model.safetensors"
     if not source.is_file() or not (run / "provenance.json").is_file():
         raise WeightsError(f"{run} holds no finished training run: go on with `mllm train` until it ends")
-    output.mkdir(parents=True, exist_ok=True)
     tensors = {
         # feature statistics stay float32: rounded means would shift small features
         name: tensor.contiguous() if ".norm." in name else tensor.to(torch.bfloat16).contiguous()
         for name, tensor in load_file(source).items()
     }
     target = output / source.name
-    save_file(tensors, target, metadata={"format": "pt"})
-    size = target.stat().st_size / 2**20
+    size = sum(tensor.numel() * tensor.element_size() for tensor in tensors.values()) / 2**20
     if size > LIMIT_MIB:
-        raise WeightsError(
-            f"{target} has {size:.1f} MiB, more than {LIMIT_MIB}: lower lora.rank or the projector's size"
-        )
+        raise WeightsError(f"{size:.1f} MiB, more than {LIMIT_MIB}: lower lora.rank or the projector's size")
+    output.mkdir(parents=True, exist_ok=True)
+    save_file(tensors, target, metadata={"format": "pt"})
     config = json.loads((run / "adapter_config.json").read_text())
     config["base_model_name_or_path"] = None
     (output / "adapter_config.json").write_text(json.dumps(config, indent=1, sort_keys=True) + "\n")

@@ -11,6 +11,7 @@ with them, which gives every clip more than one key.
 from __future__ import annotations
 
 import json
+import os
 import sys
 import time
 from collections.abc import Sequence
@@ -23,10 +24,14 @@ import torch
 from rich.console import Console
 from safetensors.torch import save_file
 from torch import nn
+from transformers import PreTrainedConfig
 
 from mllm.assemble import assemble
+from mllm.errors import MllmError
 from mllm.modeling import MusicLMForConditionalGeneration
-from mllm.train.config import TrainConfig, WarmupConfig
+from mllm.towers.basic_pitch import KEYS, BasicPitchConfig
+from mllm.towers.stack import StackConfig
+from mllm.train.config import ConfigError, TrainConfig, WarmupConfig
 from mllm.train.dataset import read_rows, row_audios
 from mllm.train.fact_heads import MODES, FactHeads, Facts, WordHeads, answer_words
 from mllm.train.feature_cache import FeatureCache
@@ -44,16 +49,27 @@ def clip_facts(path: str | Path, split: str) -> dict[str, dict[str, Any]]:
     return clips
 
 
-def roll_pitch(features: torch.Tensor, shift: torch.Tensor, pitch_size: int, axes: int) -> torch.Tensor:
-    """Transpose features [n, frames, size], whose first `axes` blocks of `pitch_size` are semitones, by `shift` [n]."""
-    source = torch.arange(pitch_size)[None] - shift[:, None]
-    inside = (source >= 0) & (source < pitch_size)
-    source = source.clamp(0, pitch_size - 1)
+def semitone_blocks(config: PreTrainedConfig) -> list[int]:
+    """Where a tower's output has blocks of `KEYS` features that are semitones, low to high; none for most towers."""
+    if isinstance(config, BasicPitchConfig):
+        return [0, KEYS]  # notes and onsets
+    starts, start = [], 0
+    for member in config.member_configs() if isinstance(config, StackConfig) else ():
+        starts += [start + block for block in semitone_blocks(member)]
+        start += member.hidden_size
+    return starts
+
+
+def roll_pitch(features: torch.Tensor, shift: torch.Tensor, blocks: Sequence[int]) -> torch.Tensor:
+    """Transpose features [n, frames, size] by `shift` [n] semitones in the blocks that `semitone_blocks` names."""
+    source = torch.arange(KEYS)[None] - shift[:, None]
+    inside = (source >= 0) & (source < KEYS)
+    source = source.clamp(0, KEYS - 1)
     out = features.clone()
-    for axis in range(axes):
-        block = features[..., axis * pitch_size : (axis + 1) * pitch_size]
+    for start in blocks:
+        block = features[..., start : start + KEYS]
         rolled = torch.gather(block, 2, source[:, None].expand(-1, block.shape[1], -1))
-        out[..., axis * pitch_size : (axis + 1) * pitch_size] = rolled * inside[:, None]
+        out[..., start : start + KEYS] = rolled * inside[:, None]
     return out
 
 
@@ -73,24 +89,30 @@ def train_projector(
     words: WordHeads,
     settings: WarmupConfig,
     console: Console,
+    blocks: Sequence[int] = (),
 ) -> dict[str, float]:
-    """Train a projector in place under throw-away heads; returns the validation accuracies of the last epoch."""
+    """Train a projector in place under throw-away heads; returns the validation accuracies of the last epoch.
+
+    `blocks`: where the features are semitones (`semitone_blocks`); without any, keys are not transposed.
+    """
     torch.manual_seed(settings.seed)
     features, facts = train
     set_feature_statistics(projector, features)
     parameters = [*projector.parameters(), *heads.parameters(), *words.parameters()]
     optimizer = torch.optim.AdamW(parameters, settings.learning_rate, weight_decay=settings.weight_decay)
-    steps = settings.epochs * (len(features) // settings.batch_size)
+    batch_size = min(settings.batch_size, len(features))
+    reach = settings.pitch_shift if blocks else 0
+    steps = settings.epochs * (len(features) // batch_size)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, settings.learning_rate, max(steps, 2), pct_start=0.1)
     scores: dict[str, float] = {}
     for epoch in range(settings.epochs):
         projector.train()
         start, total = time.monotonic(), 0.0
         order = torch.randperm(len(features))
-        for index in order[: len(order) // settings.batch_size * settings.batch_size].split(settings.batch_size):
+        for index in order[: len(order) // batch_size * batch_size].split(batch_size):
             batch = torch.from_numpy(features[index.numpy()]).float()
-            shift = torch.randint(-settings.pitch_shift, settings.pitch_shift + 1, (len(batch),))
-            batch = roll_pitch(batch, shift, 88, 2)
+            shift = torch.randint(-reach, reach + 1, (len(batch),))
+            batch = roll_pitch(batch, shift, blocks)
             batch *= torch.rand(batch.shape[:2])[..., None] > settings.frame_dropout
             with torch.autocast("cpu", torch.bfloat16):
                 tokens = projector(batch)
@@ -104,7 +126,7 @@ def train_projector(
             schedule.step()
             total += float(loss.detach())
         scores = evaluate(projector, heads, words, *validation)
-        rate = total / max(1, len(order) // settings.batch_size)
+        rate = total / (len(order) // batch_size)
         console.print(f"epoch {epoch + 1}: loss {rate:.3f} {scores} {time.monotonic() - start:.0f} s")
     return scores
 
@@ -125,6 +147,8 @@ def warm_up(config: TrainConfig, output_dir: str | Path, console: Console | None
     """Warm a projector up as `config` says and write `projector.safetensors` and `warmup.json` to `output_dir`."""
     console = console or Console()
     model, processor = assemble(config.model.audio_tower, config.model.language_model, **config.model.projector)
+    if model.config.summary_tokens < SUMMARY_TOKENS:
+        raise ConfigError(f"the warm-up needs {SUMMARY_TOKENS} summary tokens: set projector_type to resampler")
     cache = FeatureCache(model.model.audio_tower, processor.feature_extractor, config.data.feature_cache)
     loaded = {}
     instruments: set[str] = set()
@@ -144,6 +168,8 @@ def warm_up(config: TrainConfig, output_dir: str | Path, console: Console | None
     tonics = sorted({key.split()[0] for key in spelled})
     spellings = {key: tonics.index(key.split()[0]) for key in spelled}
     for name, facts in clips.items():
+        if not facts:
+            raise ConfigError(f"{config.data.path}: no {name} rows with `facts` about one recording to learn from")
         cache.fill(list(facts))
         # the first window holds the clip: clips are at most one window long
         features = np.stack([cache.load(audio)[0] for audio in facts])
@@ -154,11 +180,16 @@ def warm_up(config: TrainConfig, output_dir: str | Path, console: Console | None
     heads = FactHeads(names, model.config.text_config.hidden_size)
     embeddings = model.get_input_embeddings().weight
     words = WordHeads(answer_words(names, tonics), processor.tokenizer, embeddings)
-    scores = train_projector(projector, loaded["train"], loaded["validation"], heads, words, config.warmup, console)
+    blocks = semitone_blocks(model.config.audio_config)
+    scores = train_projector(
+        projector, loaded["train"], loaded["validation"], heads, words, config.warmup, console, blocks
+    )
     match_embedding_scale(model, loaded["train"][0][:64])
     output_dir = Path(output_dir)
     output_dir.mkdir(parents=True, exist_ok=True)
-    save_file({k: v.contiguous() for k, v in projector.state_dict().items()}, output_dir / "projector.safetensors")
+    partial = output_dir / "projector.safetensors.partial"
+    save_file({k: v.contiguous() for k, v in projector.state_dict().items()}, partial)
+    os.replace(partial, output_dir / "projector.safetensors")
     record = {"validation": scores, "clips": len(loaded["train"][0]), "settings": asdict(config.warmup)}
     (output_dir / "warmup.json").write_text(json.dumps(record, indent=1) + "\n")
     return record
@@ -179,7 +210,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     from mllm.train.command_line import parse
 
     config, output_dir = parse(__doc__, arguments)
-    warm_up(config, output_dir)
+    try:
+        warm_up(config, output_dir)
+    except MllmError as error:
+        sys.exit(f"error: {error}")
 
 
 if __name__ == "__main__":

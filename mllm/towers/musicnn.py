@@ -22,6 +22,7 @@ from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.audio_utils import mel_filter_bank
 from transformers.modeling_outputs import BaseModelOutput
 
+from mllm.download import disk_errors
 from mllm.errors import AudioError, WeightsError
 from mllm.towers.grid import resize_mean
 from mllm.towers.musicnn_fused import FusedFrontEnd
@@ -255,14 +256,11 @@ def convert_musicnn(folder: str | Path, target: str | Path | None = None) -> Pat
             return target
         tower = MusicnnTower(MusicnnConfig(labels=LABELS[variant].split(",")))
         tower.load_state_dict(_state_dict(read_tf_checkpoint(folder, set(_tf_names().values()))))
-        try:
-            with tempfile.TemporaryDirectory(dir=target.parent) as scratch:
-                tower.save_pretrained(f"{scratch}/tower")
-                origin = {"source": f"pypi:musicnn==0.1.0/musicnn/{folder.name}", "licence": "ISC"}
-                Path(scratch, "tower", "provenance.json").write_text(json.dumps(origin, indent=1))
-                os.replace(f"{scratch}/tower", target)
-        except OSError as error:
-            raise WeightsError(f"cannot write {target}: {error.strerror}; free space or set MLLM_CACHE") from error
+        with disk_errors(target), tempfile.TemporaryDirectory(dir=target.parent) as scratch:
+            tower.save_pretrained(f"{scratch}/tower")
+            origin = {"source": f"pypi:musicnn==0.1.0/musicnn/{folder.name}", "licence": "ISC"}
+            Path(scratch, "tower", "provenance.json").write_text(json.dumps(origin, indent=1))
+            os.replace(f"{scratch}/tower", target)
     return target
 
 

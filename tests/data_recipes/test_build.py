@@ -16,6 +16,7 @@ import soundfile as sf
 
 from mllm.data_recipes.build import build_mixture
 from mllm.data_recipes.config import HERE, DataError
+from mllm.data_recipes.score_rows import build_score_rows
 
 TINY = HERE / "mixtures" / "tiny.yaml"
 
@@ -45,6 +46,21 @@ def test_rows_have_the_house_format_and_their_audio_exists(tiny_build: Path) -> 
         assert len(samples) / rate == pytest.approx(row["length"], abs=1e-3)
         assert 0.2 < np.abs(samples).max() < 0.95 and np.sqrt(np.mean(samples**2)) > 0.005
         assert row["licence"] and row["source"] == "tonal"
+
+
+def test_a_rerun_after_score_rows_counts_the_same_clips(tmp_path: Path) -> None:
+    manifest = build_mixture(TINY, tmp_path / "again", workers=1, limit=2)
+    before = json.loads(manifest.read_text())
+    build_score_rows(TINY, tmp_path / "again", 5)
+    build_mixture(TINY, tmp_path / "again", workers=1, limit=2)
+    after = json.loads(manifest.read_text())
+    assert after["complete"] and after["rows"]["train"]["score"] == 5
+    assert (after["clips"], after["clips_by_source"]) == (before["clips"], before["clips_by_source"])
+
+
+def test_a_full_disk_is_one_clear_line(tiny_disk: Path) -> None:
+    with pytest.raises(DataError, match="run the same command again"):
+        build_mixture(TINY, tiny_disk / "built", workers=1)
 
 
 def test_answers_say_what_the_facts_say(tiny_build: Path) -> None:

@@ -29,6 +29,7 @@ def test_forbidden_sources_are_refused_by_name(tmp_path: Path, name: str) -> Non
         ("licence", "for non-commercial use"),
         ("path", "essenFolksong"),
         ("title", "tunes from TheSession"),
+        ("terms", "https://thesession.org/tunes - CC BY 4.0"),
     ],
 )
 def test_a_recipe_cannot_hide_a_forbidden_source(tmp_path: Path, field: str, value: str) -> None:

@@ -13,8 +13,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+import torch
 import yaml
 from tiny import clicks, save_tiny_text_model
+from transformers import AutoConfig
 
 from mllm import load
 from mllm.towers import load_tower
@@ -22,7 +24,7 @@ from mllm.train.config import ConfigError, TrainConfig, load_config
 from mllm.train.dataset import Collator, InstructionDataset, join_dialogues, loop_recordings, read_rows
 from mllm.train.feature_cache import FeatureCache
 from mllm.train.sft import build_model, train
-from mllm.train.warmup import warm_up
+from mllm.train.warmup import roll_pitch, semitone_blocks, warm_up
 
 ROOT = Path(__file__).parents[2]
 BPM = (60, 80, 100, 120, 150, 180)
@@ -166,6 +168,7 @@ def test_shipped_configs_are_valid(path):
         ("lora: 3", "expected keys"),
         ("data: {path: 3}", "must be str"),
         ("a: [", "not YAML"),
+        ("[1, 2]", "expected keys"),
     ],
 )
 def test_a_wrong_config_is_refused(tmp_path, text, message):
@@ -173,6 +176,57 @@ def test_a_wrong_config_is_refused(tmp_path, text, message):
     path.write_text(text)
     with pytest.raises(ConfigError, match=message):
         load_config(path)
+
+
+@pytest.mark.parametrize(
+    ("line", "words"), [("{", "line 2: not JSON"), ('{"text": "no messages"}', "line 2: a row is")]
+)
+def test_a_line_that_is_no_row_is_named(own_clips, tmp_path, line, words):
+    path = tmp_path / "rows.jsonl"
+    path.write_text(own_clips.read_text().splitlines()[0] + "\n" + line)
+    with pytest.raises(ConfigError, match=words):
+        read_rows(path, "train")
+
+
+def test_paths_of_scores_stand_beside_the_rows(tmp_path):
+    part = {"type": "score", "score": "tunes/a.abc"}
+    (tmp_path / "rows.jsonl").write_text(json.dumps({"messages": [{"role": "user", "content": [part]}]}))
+    [row] = read_rows(tmp_path / "rows.jsonl", "train")
+    assert row["messages"][0]["content"][0]["score"] == str(tmp_path / "tunes" / "a.abc")
+
+
+def test_warm_up_refuses_what_it_cannot_learn_from(config_file, own_clips, tmp_path):
+    config = load_config(config_file)
+    config.model.projector = {"projector_type": "mlp"}
+    with pytest.raises(ConfigError, match="summary tokens"):
+        warm_up(config, tmp_path)
+    config = load_config(config_file)
+    rows = [{k: v for k, v in json.loads(line).items() if k != "facts"} for line in own_clips.read_text().splitlines()]
+    config.data.path = str(own_clips.parent / "no_facts.jsonl")
+    Path(config.data.path).write_text("\n".join(map(json.dumps, rows)))
+    with pytest.raises(ConfigError, match="no train rows with `facts`"):
+        warm_up(config, tmp_path)
+    config = load_config(config_file)
+    config.warmup.batch_size, config.warmup.epochs, config.warmup.pitch_shift = 64, 1, 6  # more than there are clips
+    assert warm_up(config, tmp_path)["clips"] == len(BPM)
+
+
+def test_notes_are_rolled_where_they_are():
+    config = AutoConfig.for_model("mllm_stack")
+    assert semitone_blocks(config) == [0, 88] and semitone_blocks(AutoConfig.for_model("mllm_musicnn")) == []
+    features = torch.zeros(2, 3, config.hidden_size)
+    features[:, :, [40, 88 + 40, 200]] = 1
+    rolled = roll_pitch(features, torch.tensor([0, 3]), [0, 88])
+    assert rolled[1, 0].nonzero().flatten().tolist() == [43, 131, 200] and torch.equal(rolled[0], features[0])
+
+
+def test_packed_training_learns_the_same(config_file, tmp_path):
+    padded, packed = load_config(config_file), load_config(config_file)
+    packed.packing = True
+    train(padded, tmp_path / "padded")
+    train(packed, tmp_path / "packed")
+    one, other = losses(tmp_path / "padded"), losses(tmp_path / "packed")
+    assert list(one.values()) == pytest.approx(list(other.values()), rel=1e-3)
 
 
 def test_a_wrong_training_argument_is_one_line(config_file, tmp_path):
