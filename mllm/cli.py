@@ -23,11 +23,9 @@ from mllm.errors import MllmError, PromptError
 EXTRAS = {
     "gradio": "serve",
     "accelerate": "train",
-    "datasets": "data",
     "pydantic": "data",
     "pyarrow": "data",
     "librosa": "eval",
-    "mir_eval": "eval",
 }
 
 

@@ -2,7 +2,7 @@
 
 import math
 
-# Neighbours differ by about 4 %, so the nearest mark is within 2.5 % of any tempo in between (Maelzel's scale).
+# Neighbours differ by about 4 %, so the nearest mark is within 2.8 % of any tempo in between (Maelzel's scale).
 MARKS = (
     *range(40, 60, 2), *range(60, 72, 3), *range(72, 120, 4), *range(120, 144, 6), *range(144, 209, 8),
 )  # fmt: skip
