@@ -153,13 +153,14 @@ class Collator:
         self.features = features
         self.pad_token_id = pad_token_id
 
-    def __call__(self, examples: Sequence[dict[str, Any]]) -> dict[str, torch.Tensor]:
+    def __call__(self, examples: Sequence[dict[str, Any]]) -> dict[str, Any]:
         def padded(name: str, value: int) -> torch.Tensor:
             return torch.nn.utils.rnn.pad_sequence([e[name] for e in examples], batch_first=True, padding_value=value)
 
         lengths = torch.tensor([len(example["input_ids"]) for example in examples])
-        batch = {"input_ids": padded("input_ids", self.pad_token_id), "labels": padded("labels", -100)}
+        batch: dict[str, Any] = {"input_ids": padded("input_ids", self.pad_token_id), "labels": padded("labels", -100)}
         batch["attention_mask"] = (torch.arange(int(lengths.max())) < lengths[:, None]).long()
+        batch["use_cache"] = False  # a cache costs memory, and makes compiled layers compile anew for each layer
         return batch | gather_audio(examples, self.features)
 
 
