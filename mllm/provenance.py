@@ -24,7 +24,7 @@ def describe_bases(audio_tower: str, language_model: str, projector: dict[str, A
     """The parts that a model was assembled from; `mllm.assemble.load_adapter` reads it back."""
     # a tower without weights of its own, such as the tempogram, is none of the names
     towers = TOWER_WEIGHTS.get(audio_tower, (audio_tower,) if ":" in audio_tower else ())
-    weights = [{"name": name} | origin_of(name) for name in (*towers, language_model)]
+    weights: list[dict[str, Any]] = [{"name": name, **origin_of(name)} for name in (*towers, language_model)]
     versions = {name: importlib.metadata.version(name) for name in LIBRARIES}
     return {
         "audio_tower": _fixed(audio_tower),
