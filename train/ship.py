@@ -8,9 +8,9 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
-import shutil
 import sys
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -56,8 +56,18 @@ def ship(run: Path, output: Path, warmup: Path | None = None) -> Path:
     }
     (output / "provenance.json").write_text(json.dumps(provenance, indent=1, ensure_ascii=False) + "\n")
     if (run / "config.json").is_file():
-        shutil.copy(run / "config.json", output / "config.json")
+        shipped = _without_paths(json.loads((run / "config.json").read_text()))
+        (output / "config.json").write_text(json.dumps(shipped, indent=2, sort_keys=True) + "\n")
+    for file in output.iterdir():
+        file.chmod(0o644)
     return output
+
+
+def _without_paths(config: Any) -> Any:
+    """A config without the folders on this machine that its parts were loaded from."""
+    if isinstance(config, dict):
+        return {key: _without_paths(value) for key, value in config.items() if key != "_name_or_path"}
+    return [_without_paths(item) for item in config] if isinstance(config, list) else config
 
 
 def main() -> None:
