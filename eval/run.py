@@ -249,8 +249,12 @@ def _measure(clips: list[EvalClip], tool: Tool, progress: Progress) -> np.ndarra
             rows.append(_measure_one(job))
             progress.advance(bar)
     else:
+        # The first clip here: librosa's compiled functions go into a cache on disk, and two processes that write it at
+        # the same time leave one that crashes whoever loads it (numba 0.68).
+        rows.append(_measure_one(jobs[0]))
+        progress.advance(bar)
         with ProcessPoolExecutor(os.cpu_count(), mp_context=get_context("spawn")) as pool:
-            for row in pool.map(_measure_one, jobs, chunksize=8):
+            for row in pool.map(_measure_one, jobs[1:], chunksize=8):
                 rows.append(row)
                 progress.advance(bar)
     return np.stack(rows)
