@@ -139,10 +139,40 @@ class _Decimator:
         return (rows.flatten(0, 1) @ self.matrix.T).view(len(signal), -1)[:, :length]
 
 
-def stack_harmonics(spectrum: Tensor) -> Tensor:
-    """Put each bin beside its harmonics: [n, frames, 309] -> [n, 8, frames, 264]; zeros where there is no such bin."""
-    shifted = [F.pad(spectrum[..., max(shift, 0) : CONTOURS + shift], (max(-shift, 0), 0)) for shift in HARMONIC_SHIFTS]
-    return torch.stack([F.pad(x, (0, CONTOURS - x.shape[-1])) for x in shifted], dim=1)
+def stack_harmonics(spectrum: Tensor, dim: int = 1) -> Tensor:
+    """Put each bin beside its harmonics along a new axis `dim`: [n, frames, 309] -> [n, 8, frames, 264] (`dim` 1).
+
+    Zeros where there is no such bin.
+    """
+    below = max(-min(HARMONIC_SHIFTS), 0)
+    padded = F.pad(spectrum, (below, max(HARMONIC_SHIFTS) + CONTOURS - spectrum.shape[-1]))
+    return torch.stack([padded[..., below + shift :][..., :CONTOURS] for shift in HARMONIC_SHIFTS], dim)
+
+
+def one_channel(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """A "same" convolution with one output channel: [n, c, frames, bins] in channels-last strides -> [n, 1, …].
+
+    One matrix product gives what every tap of the kernel adds at every place; then the taps are shifted and summed,
+    first over time for all columns of the kernel at once. oneDNN's convolution takes three times as long.
+    """
+    n, channels, frames, bins = x.shape
+    height, width = weight.shape[2:]
+    places = x.permute(0, 2, 3, 1).reshape(-1, channels)
+    taps = (weight[0].flatten(1).T @ places.T).view(height, width, n, frames, bins)
+    rows = _sum_shifted(taps, dim=2)
+    return (_sum_shifted(rows.float(), dim=2) + bias)[:, None].to(x.dtype)
+
+
+def _sum_shifted(taps: Tensor, dim: int) -> Tensor:
+    """Sum over the first axis [taps, …] of an odd kernel, each tap shifted along axis `dim` of its own to its place."""
+    middle = len(taps) // 2
+    total = taps[middle]
+    for i, tap in enumerate(taps):
+        shift, length = i - middle, total.shape[dim]
+        if shift and abs(shift) < length:
+            to, source = (max(-shift, 0), max(shift, 0))
+            total.narrow(dim, to, length - abs(shift)).add_(tap.narrow(dim, source, length - abs(shift)))
+    return total
 
 
 class BasicPitchTower(PreTrainedModel):
@@ -163,7 +193,7 @@ class BasicPitchTower(PreTrainedModel):
         self.note_out = nn.Conv2d(32, 1, (7, 3), padding=(3, 1))
         self.onset_hidden = nn.Conv2d(8, 32, 5, stride=(1, 3), padding=(2, 1))
         self.onset_out = nn.Conv2d(33, 1, 3, padding=1)
-        self._fast: tuple[Any, Tensor, Tensor] | None = None
+        self._fast: tuple[Any, Tensor] | None = None
         self.post_init()
         self.requires_grad_(False)
         self.eval()
@@ -203,27 +233,27 @@ class BasicPitchTower(PreTrainedModel):
     def _fused_layers(self, spectrum: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """The same numbers; convolutions with few channels become matrix products or run channels-last."""
         batch, frames = spectrum.shape[:2]
-        contour_matrix, harmonics_matrix = self._matrices()
         around = F.pad(spectrum, (0, 0, 1, 1))
         around = torch.cat([around[:, :-2], around[:, 1:-1], around[:, 2:]], dim=-1)
-        hidden = F.linear(around.flatten(0, 1), contour_matrix, self.contour_hidden.bias.repeat(CONTOURS)).relu_()
-        contour = torch.sigmoid(self.contour_out(hidden.view(batch, frames, CONTOURS, 8).permute(0, 3, 1, 2)))
+        bias = self.contour_hidden.bias.repeat(CONTOURS)
+        hidden = F.linear(around.flatten(0, 1), self._contour_matrix(), bias).relu_()
+        hidden = hidden.view(batch, frames, CONTOURS, 8).permute(0, 3, 1, 2)
+        contour = torch.sigmoid(one_channel(hidden, self.contour_out.weight, self.contour_out.bias))
         # With one channel both layouts hold the same bytes; these strides say channels last, and so its output is.
         last = contour.as_strided(contour.shape, (frames * CONTOURS, 1, CONTOURS, 1))
-        note = torch.sigmoid(self.note_out(F.relu_(self.note_hidden(last))))
-        stacked = (spectrum.flatten(0, 1) @ harmonics_matrix.T).view(batch, frames, CONTOURS, 8)
-        onset = F.relu_(self.onset_hidden(stacked.permute(0, 3, 1, 2)))
+        note = F.relu_(self.note_hidden(last))
+        note = torch.sigmoid(one_channel(note, self.note_out.weight, self.note_out.bias))
+        onset = F.relu_(self.onset_hidden(stack_harmonics(spectrum, -1).permute(0, 3, 1, 2)))
         # The note channel apart: 33 channels would cost a copy of all 32 others.
         weight = self.onset_out.weight
-        onset = F.conv2d(onset, weight[:, 1:], self.onset_out.bias, padding=1)
+        onset = one_channel(onset, weight[:, 1:], self.onset_out.bias)
         return note, torch.sigmoid(onset + F.conv2d(note, weight[:, :1], padding=1)), contour
 
-    def _matrices(self) -> tuple[Tensor, Tensor]:
-        """Harmonic stacking and the 3 x 39 convolution as one matrix, and harmonic stacking alone as another.
+    def _contour_matrix(self) -> Tensor:
+        """Harmonic stacking and the 3 x 39 convolution as one matrix [264 * 8, 3 * 309] on three neighbouring frames.
 
-        [264 * 8, 3 * 309] on three neighbouring frames: the harmonics are shifts of one spectrum and their windows
-        overlap, so the dense product costs no more multiplications than the convolution, as one large GEMM.
-        [264 * 8, 309]: ones and zeros. Made anew when the weights change their dtype, device or values.
+        The harmonics are shifts of one spectrum and their windows overlap, so the dense product costs no more
+        multiplications than the convolution, as one large GEMM. Made anew when the weights change.
         """
         weight = self.contour_hidden.weight
         version = None if weight.is_inference() else weight._version
@@ -232,12 +262,8 @@ class BasicPitchTower(PreTrainedModel):
             harmonics = stack_harmonics(torch.eye(BINS, device=weight.device)[None]).permute(3, 1, 2, 0)[..., 0]
             wide = F.pad(harmonics, (0, 0, 0, 0, 19, 19)).unfold(0, 39, 1)  # [264, 8, 309, 39 neighbours]
             contour = torch.einsum("fibk,oitk->fotb", wide, weight.float())
-            self._fast = (
-                key,
-                contour.reshape(CONTOURS * 8, 3 * BINS).to(weight.dtype),
-                harmonics.reshape(CONTOURS * 8, BINS).to(weight.dtype),
-            )
-        return self._fast[1:]
+            self._fast = (key, contour.reshape(CONTOURS * 8, 3 * BINS).to(weight.dtype))
+        return self._fast[1]
 
     @torch.no_grad()
     def forward(self, input_features: Tensor, **kwargs) -> BaseModelOutput:
