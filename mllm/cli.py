@@ -105,8 +105,6 @@ def ask(
 
       mllm ask song.mp3 "What key is this in, and which instruments play?"
 
-      mllm ask take1.wav take2.wav "Which of the two is faster?"
-
       mllm ask --hear tune.abc "Describe this."
     """
     *files, question = words
