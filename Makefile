@@ -35,7 +35,7 @@ format: $(VENV)/.dev  ## put the code in shape
 e2e: $(VENV)/.dev system-packages  ## the slow tests: browser, training, the whole path
 	$(BIN)/python -m pytest -m slow $(ARGS)
 
-bench: $(VENV)/.dev  ## measure speed and accuracy on this machine
+bench: $(VENV)/.dev  ## measure speed and memory on this machine (accuracy: mllm eval)
 	$(BIN)/python -m mllm.eval.bench $(ARGS)
 
 system-packages:

@@ -1,6 +1,6 @@
 """Rows about scores alone: an ABC excerpt, questions, exact answers; no sound.
 
-    python -m mllm.data_recipes.score_rows data_recipes/mixtures/mini.yaml --output DIR --rows 1600
+    python -m mllm.data_recipes.score_rows data_recipes/mixtures/mini.yaml --output DIR --rows 1500
 
 The excerpt is written as `mllm.score` writes every score for a prompt. Tunes keep the split that the clips gave them.
 The shard `rows/train-scores.parquet` stands beside those of the clips.
@@ -127,7 +127,7 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("mixture")
     parser.add_argument("--output", required=True, help="folder of the build")
-    parser.add_argument("--rows", type=int, default=1600)
+    parser.add_argument("--rows", type=int, default=1500)
     given = parser.parse_args()
     try:
         print(build_score_rows(given.mixture, given.output, given.rows))

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig, PreTrainedModel
+from transformers.utils import logging as transformers_logging
 
 from mllm.configuration import MusicLMConfig
 from mllm.errors import MllmError, WeightsError
@@ -103,6 +104,8 @@ def load_model(
         raise WeightsError(
             f"no model {name!r}: known are {', '.join(MODELS)}, or the folder of a checkpoint (config.json in it)"
         )
+    bars = transformers_logging.is_progress_bar_enabled()
+    transformers_logging.disable_progress_bar()  # loading takes seconds; its bars speak to developers
     try:
         return _load_folder(folder, dtype)
     except MllmError:
@@ -112,6 +115,9 @@ def load_model(
         raise WeightsError(
             f"{folder} is not a checkpoint that can be loaded: {reason}; fetch or train it again"
         ) from error
+    finally:
+        if bars:
+            transformers_logging.enable_progress_bar()
 
 
 def _load_folder(folder: Path, dtype: torch.dtype) -> tuple[MusicLMForConditionalGeneration, MusicLMProcessor]:

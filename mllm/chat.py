@@ -21,7 +21,7 @@ from transformers import StoppingCriteria, StoppingCriteriaList, TextIteratorStr
 
 from mllm.assemble import MODELS, load_model
 from mllm.audio import samples_sha256
-from mllm.errors import PromptError, ScoreError
+from mllm.errors import AudioError, PromptError, ScoreError
 from mllm.modeling import MusicLMForConditionalGeneration
 from mllm.processing import MusicLMProcessor, is_score, read_conversation
 from mllm.provenance import read_provenance
@@ -32,6 +32,7 @@ Source = str | Path | bytes | np.ndarray
 WINDOWS_AT_ONCE = 8  # bounds the memory that the tower takes, however long the recording
 REMEMBERED_CLIPS = 16
 MAX_SCORE_SECONDS = 1800.0
+SILENCE = 1e-4  # full scale is 1: a recording that stays below holds nothing that the towers hear
 
 log = logging.getLogger(__name__)
 
@@ -125,16 +126,20 @@ class MusicLM:
             AudioError, ScoreError: a source cannot be used.
             PromptError: recordings and question do not fit in the model's context.
         """
+        if isinstance(sources, list | tuple) and not sources:
+            raise PromptError("nothing to ask about: give at least one recording or score")
         message = self.question(sources, question, hear=hear)
         return self.chat([message], max_new_tokens=max_new_tokens, progress=progress, **sampling)
 
     def question(self, sources: Source | Sequence[Source], question: str, *, hear: bool = False) -> dict[str, Any]:
         """The user's message with some recordings and scores and a question; arguments as in `ask`."""
-        if not question.strip():
+        if not isinstance(question, str) or not question.strip():
             raise PromptError('the question is empty: ask something, such as "What key is this in?"')
         given = list(sources) if isinstance(sources, list | tuple) else [sources]
         parts: list[dict[str, Any]] = []
         for source in given:
+            if not isinstance(source, str | Path | bytes | np.ndarray):
+                raise PromptError(f"a recording or score is a path, bytes or a waveform, not {type(source).__name__}")
             if isinstance(source, str | Path) and is_score(source):
                 if hear:
                     parts.append({"type": "audio", "audio": play_score(source, self.sampling_rate)})
@@ -221,7 +226,11 @@ class MusicLM:
             log.info("heard before: %.1f s", self._heard[key].seconds)
             return self._heard[key]
         begun = time.perf_counter()
-        heard = self._encode(self.processor.load(source), progress)
+        waveform = self.processor.load(source)
+        if not isinstance(source, np.ndarray) and float(np.abs(waveform).max()) < SILENCE:
+            # a waveform from Python may be silent on purpose: evaluation asks what a model says of nothing
+            raise AudioError(f"{source if isinstance(source, str | Path) else 'the recording'}: only silence in it")
+        heard = self._encode(waveform, progress)
         log.info("heard %.1f s in %.1f s", heard.seconds, time.perf_counter() - begun)
         self._heard[key] = heard
         while len(self._heard) > REMEMBERED_CLIPS:

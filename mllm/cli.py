@@ -74,7 +74,7 @@ ModelName = Annotated[str, typer.Option("--model", "-m", help="`mini`, or the fo
 def start() -> None:
     """Music language models: hear a recording, read a score, answer in words or in notation.
 
-    Start with  [bold]mllm ask song.mp3 "What key is this in, and which instruments play?"[/bold]
+    Start with  [bold]mllm ask song.mp3 "What key is this in?"[/bold]
     or          [bold]mllm chat[/bold]   for a page in the browser.
     """
     # Before transformers is imported: its bars and warnings speak to developers, not to who asks about a song.
@@ -103,7 +103,7 @@ def ask(
 
     Recordings: wav, flac, ogg, mp3, aiff, up to 30 minutes. Scores: abc, mid, musicxml, mxl, krn.
 
-      mllm ask song.mp3 "What key is this in, and which instruments play?"
+      mllm ask song.mp3 "What key is this in?"
 
       mllm ask --hear tune.abc "Describe this."
     """
@@ -129,7 +129,7 @@ def ask(
 
 
 def _load(model: str, **options: Any) -> Any:
-    """`mllm.chat.load` without the loading bars of transformers."""
+    """`mllm.chat.load`; no bars of transformers from here on, not when something is saved either."""
     from transformers.utils import logging
 
     from mllm.chat import load

@@ -41,7 +41,7 @@ def disk_errors(path: Path) -> Iterator[None]:
                 f"no room on the disk for {path.name.removesuffix('.incomplete')} in {path.parent}: free some space, "
                 "or point MLLM_CACHE at a folder on a larger disk; nothing half-written was kept."
             ) from error
-        if code in {errno.EACCES, errno.EPERM, errno.EROFS}:
+        if code in {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT, errno.ENOTDIR, errno.EEXIST}:
             raise WeightsError(
                 f"cannot write {path.parent}: {os.strerror(code)}. Point MLLM_CACHE at a folder you may write to."
             ) from error

@@ -17,8 +17,8 @@ from mllm.errors import MllmError, PromptError
 
 EXAMPLES = Path(__file__).parent / "examples"
 QUESTIONS = {  # file in EXAMPLES -> label, question
-    "waltz.flac": ("A waltz", "Which instruments play?"),
-    "jig.flac": ("A jig", "What is the metre?"),
+    "waltz.flac": ("A waltz", "What is the metre?"),
+    "jig.flac": ("A jig", "Which instruments play?"),
     "air.flac": ("A slow air", "What key is this in?"),
     "march.flac": ("A march", "How fast is it?"),
 }
@@ -80,7 +80,7 @@ def build_page(music: MusicLM) -> gr.ChatInterface:
             render_markdown=False,  # an answer may be notation, whose marks markdown would swallow
         ),
         textbox=gr.MultimodalTextbox(
-            placeholder="What key is this in, and which instruments play?",
+            placeholder="What key is this in?",
             sources=["upload", "microphone"],
             file_types=RECORDINGS + SCORES,
             file_count="multiple",

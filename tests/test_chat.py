@@ -157,6 +157,17 @@ def test_a_waveform_that_is_none_is_refused(music, waveform, words):
         music.ask(waveform, QUESTION)
 
 
+def test_what_is_no_question_about_music_is_refused(music, tmp_path):
+    path = tmp_path / "silent.wav"
+    soundfile.write(path, np.zeros(5 * 22_050), 22_050)
+    with pytest.raises(AudioError, match="silent.wav: only silence"):
+        music.ask(path, QUESTION)
+    for sources, question, words in (([], QUESTION, "nothing to ask about"), (3, QUESTION, "not int"),
+                                     (clicks(60), None, "the question is empty")):  # fmt: skip
+        with pytest.raises(PromptError, match=words):
+            music.ask(sources, question)
+
+
 def test_pickled_weights_are_not_read(tmp_path):
     torch.save({}, tmp_path / "pytorch_model.bin")
     shutil.copy(tiny_folder() / "config.json", tmp_path)

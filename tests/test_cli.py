@@ -179,6 +179,13 @@ def test_a_wrong_hash_is_one_line(index, tmp_path, clip, monkeypatch):  # noqa: 
     assert_one_line(run("ask", "--model", model, clip, "What?"), "wrong hash", "ab" * 32)
 
 
+def test_a_cache_that_cannot_be_is_one_line(index, tmp_path, clip, monkeypatch):  # noqa: F811
+    (tmp_path / "file").write_text("not a folder")
+    monkeypatch.setenv("MLLM_CACHE", str(tmp_path / "file" / "cache"))
+    model = adapter_that_names(URI, tmp_path / "adapter")
+    assert_one_line(run("ask", "--model", model, clip, "What?"), "Point MLLM_CACHE at a folder")
+
+
 def test_a_full_cache_disk_is_one_line(index, tiny_disk, tmp_path, clip, monkeypatch):  # noqa: F811
     monkeypatch.setenv("MLLM_CACHE", str(tiny_disk))
     model = adapter_that_names(URI, tmp_path / "adapter")
@@ -213,6 +220,9 @@ def test_score_verbs(tune, tmp_path):
     assert run("score", "convert", midi, back).exit_code == 0 and "K:D" in back.read_text()
     assert run("score", "render", tune, sound, "--sampling-rate", 22_050).exit_code == 0
     assert soundfile.info(sound).duration == pytest.approx(8, abs=0.2)
+    before = tune.read_text()
+    assert_one_line(run("score", "convert", tune, tune), "is the file itself")
+    assert tune.read_text() == before
     assert_one_line(run("score", "convert", tune, tmp_path / "scale.pdf"), "scale.pdf: can write .abc and .mid")
     assert_one_line(run("score", "render", tune, tmp_path / "no" / "scale.wav"), "cannot be written")
 
@@ -257,6 +267,8 @@ def test_ctrl_c_ends_with_130(clip):
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        # what runs in the background of a script ignores Ctrl-C, and its children with it
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     process.stdout.read(1)  # it answers
     process.send_signal(signal.SIGINT)

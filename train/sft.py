@@ -125,15 +125,16 @@ class Provenance(TrainerCallback):
 def build_model(config: TrainConfig) -> tuple[PeftModel, Any]:
     """Frozen tower and language model, trainable projector and LoRA, and the processor."""
     dtype = torch.bfloat16 if config.training.get("bf16", DEFAULTS["bf16"]) else torch.float32
-    model, processor = assemble(config.model.audio_tower, config.model.language_model, dtype, **config.model.projector)
-    model.model.projector.float()
-    if config.model.projector_weights:
-        path = Path(config.model.projector_weights)
-        if not path.is_file():
-            raise ConfigError(f"no projector weights at {path}: make them with `python -m mllm.train.warmup`")
-        model.model.projector.load_state_dict(load_file(path))
     if config.lora.rank < 1:
         raise ConfigError("lora.rank must be at least 1")
+    warmed = Path(config.model.projector_weights) if config.model.projector_weights else None
+    if warmed and not warmed.is_file():
+        command = f"python -m mllm.train.warmup CONFIG.yaml --output_dir {warmed.parent}"
+        raise ConfigError(f"no projector weights at {warmed}: make them first with `{command}`")
+    model, processor = assemble(config.model.audio_tower, config.model.language_model, dtype, **config.model.projector)
+    model.model.projector.float()
+    if warmed:
+        model.model.projector.load_state_dict(load_file(warmed))
     lora = LoraConfig(
         r=config.lora.rank,
         lora_alpha=config.lora.alpha,
