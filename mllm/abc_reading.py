@@ -125,6 +125,7 @@ class _Reader:
         return ScoreError(f"{self.name}, line {self.line_number}: {what}")
 
     def line(self, number: int, line: str) -> None:
+        """Read one line of the file: a field, notation, or something to skip; ScoreError names it."""
         self.line_number = number
         if re.search(r"[\x00-\x08\x0e-\x1f]", line):
             raise self.error("control characters; this is not ABC text")
@@ -157,6 +158,7 @@ class _Reader:
             self.current.name = self.program
 
     def field(self, letter: str, value: str) -> None:
+        """Read one information field such as `M:6/8`; unknown letters are skipped."""
         try:
             if letter == "T" and not self.title:
                 self.title = value
@@ -200,6 +202,7 @@ class _Reader:
             self.changes.add("tempo")
 
     def set_key(self, key: Key | None, sharps: dict[str, int], value: str) -> None:
+        """The header ends with the first key; a later one changes it from here on."""
         octave = re.search(r"octave=(-?\d)", value)
         if not self.in_body:
             self.in_body, self.key, self.sharps = True, key, sharps
@@ -220,6 +223,7 @@ class _Reader:
             voice.octave = int(octave[1])
 
     def set_voice(self, value: str) -> None:
+        """Go on in the voice of this label, a new one where it is new."""
         label = value.split()[0] if value.split() else "1"
         if label == "*":
             return
@@ -264,6 +268,7 @@ class _Reader:
             self.token(token)
 
     def token(self, token: re.Match[str]) -> None:
+        """Read one token of notation: note, rest, chord, bar line, tuplet, inline field."""
         get = token.groupdict()
         if get["skip"] is not None or get["slur"]:
             return
@@ -368,6 +373,7 @@ class _Reader:
         voice.bars.append(Bar(voice.time, text, ending))
 
     def score(self, abc: str, unfold: bool) -> Score:
+        """What has been read as a `Score`, with repeats played out if `unfold`; ScoreError without notes."""
         if not self.in_body:
             raise self.error("no K: field up to here; every ABC tune needs one, such as K:G, as the end of its header")
         voices = [v for v in self.voices.values() if v.notes]
