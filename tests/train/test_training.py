@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import signal
@@ -19,11 +20,13 @@ from tiny import clicks, save_tiny_text_model
 from transformers import AutoConfig
 
 from mllm import load
+from mllm.errors import WeightsError
 from mllm.towers import load_tower
 from mllm.train.config import ConfigError, TrainConfig, load_config
 from mllm.train.dataset import Collator, InstructionDataset, join_dialogues, loop_recordings, read_rows
 from mllm.train.feature_cache import FeatureCache
 from mllm.train.sft import build_model, train
+from mllm.train.ship import ship
 from mllm.train.warmup import roll_pitch, semitone_blocks, warm_up
 
 ROOT = Path(__file__).parents[2]
@@ -107,6 +110,26 @@ def test_the_adapter_answers(config_file, own_clips, tmp_path):
     train(load_config(config_file), tmp_path / "run")
     answer = load(str(tmp_path / "run")).ask(own_clips.parent / "0.wav", "How fast?", max_new_tokens=4)
     assert answer.audio_tokens == 8 + 30, "six seconds are eight summary tokens and five a second"
+
+
+def test_a_shipped_run_answers_alike_and_names_no_folder_of_this_machine(config_file, own_clips, tmp_path, monkeypatch):
+    run, out = tmp_path / "run", tmp_path / "shipped"
+    with pytest.raises(WeightsError, match="no finished training run"):
+        ship(tmp_path, out)
+    train(load_config(config_file), run)
+    monkeypatch.setattr("mllm.train.ship.LIMIT_MIB", 0.001)
+    with pytest.raises(WeightsError, match="lower lora.rank"):
+        ship(run, out)
+    assert not out.exists()
+    monkeypatch.undo()
+    ship(run, out)
+    record = json.loads((out / "provenance.json").read_text())
+    weights = out / "adapter_model.safetensors"
+    assert record["files"] == {weights.name: hashlib.sha256(weights.read_bytes()).hexdigest()}
+    assert "_name_or_path" not in (out / "config.json").read_text() and record["licence"] == "Apache-2.0"
+    clip = own_clips.parent / "0.wav"
+    trained, shipped = (load(str(folder)).ask(clip, "How fast?", max_new_tokens=4) for folder in (run, out))
+    assert shipped.prompt_tokens == trained.prompt_tokens and shipped.audio_tokens == 8 + 30
 
 
 def test_warm_up_learns_the_tempo_of_clicks(config_file, tmp_path):
