@@ -36,7 +36,7 @@ e2e: $(VENV)/.dev system-packages  ## the slow tests: browser, training, the who
 	$(BIN)/python -m pytest -m slow $(ARGS)
 
 bench: $(VENV)/.dev  ## measure speed and memory on this machine (accuracy: mllm eval)
-	$(BIN)/python -m mllm.eval.bench $(ARGS)
+	env -u OMP_WAIT_POLICY $(BIN)/python -m mllm.eval.bench $(ARGS)
 
 system-packages:
 	@.ci/system_packages
