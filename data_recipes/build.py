@@ -168,7 +168,7 @@ def _start(work: _Work) -> None:
 
 def _run(units: list[Unit], work: _Work, workers: int, console: Console) -> None:
     """Make every unit that has no shard yet, in order."""
-    todo = [u for u in units if not shard_path(work.output, u).exists()]
+    todo = [u for u in units if not (work.output / u.shard).exists()]
     total = sum(len(u.clips) for u in units)
     done = total - sum(len(u.clips) for u in todo)
     began, fresh = time.monotonic(), 0
@@ -189,11 +189,6 @@ def _run(units: list[Unit], work: _Work, workers: int, console: Console) -> None
             raise DataError(
                 f"writing to {work.output} failed: {reason}; run the same command again to go on"
             ) from error
-
-
-def shard_path(output: Path, unit: Unit) -> Path:
-    """Where the rows of a unit stand."""
-    return output / "rows" / f"{unit.split}-{unit.number:03d}.parquet"
 
 
 def _make_unit(unit: Unit) -> int:
@@ -225,7 +220,7 @@ def _make_unit(unit: Unit) -> int:
     for row in rows:
         row["messages"] = json.dumps(row["messages"], ensure_ascii=False)
     table = pa.Table.from_pylist(rows, schema=SCHEMA).replace_schema_metadata({"skipped": json.dumps(skips)})
-    shard = shard_path(work.output, unit)
+    shard = work.output / unit.shard
     pq.write_table(table, shard.with_name(shard.name + ".part"), compression="zstd")
     os.replace(shard.with_name(shard.name + ".part"), shard)
     return len(unit.clips)

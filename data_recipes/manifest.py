@@ -51,7 +51,7 @@ def write_manifest(
     manifest: dict[str, Any] = {
         "name": config.name,
         "plan": mark,
-        "complete": all(f"rows/{unit.split}-{unit.number:03d}.parquet" in shards for unit in units),
+        "complete": all(unit.shard in shards for unit in units),
         "clips": dict(clips),
         "hours": {k: round(v / 3600, 3) for k, v in audio.items()},
         "rows": {k: dict(v) for k, v in counts.items()},

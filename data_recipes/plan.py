@@ -46,6 +46,11 @@ class Unit:
     split: str
     clips: tuple[ClipPlan, ...]
 
+    @property
+    def shard(self) -> str:
+        """Path of its rows inside the build folder."""
+        return f"rows/{self.split}-{self.number:03d}.parquet"
+
 
 def seed_of(seed: int, name: str) -> np.random.Generator:
     """The random generator of one named thing: the same on every machine and in any order of work."""

@@ -244,17 +244,15 @@ def _measure(clips: list[EvalClip], tool: Tool, progress: Progress) -> np.ndarra
     bar = progress.add_task(tool.name, total=len(clips))
     rows = []
     jobs = [(tool.measure, clip.path) for clip in clips]
-    if len(clips) < POOL_FROM:
-        for job in jobs:
-            rows.append(_measure_one(job))
-            progress.advance(bar)
-    else:
-        # The first clip here: librosa's compiled functions go into a cache on disk, and two processes that write it at
-        # the same time leave one that crashes whoever loads it (numba 0.68).
-        rows.append(_measure_one(jobs[0]))
+    # The first clip always here: librosa's compiled functions go into a cache on disk, and two processes that write it
+    # at the same time leave one that crashes whoever loads it (numba 0.68).
+    here = len(jobs) if len(jobs) < POOL_FROM else 1
+    for job in jobs[:here]:
+        rows.append(_measure_one(job))
         progress.advance(bar)
+    if jobs[here:]:
         with ProcessPoolExecutor(os.cpu_count(), mp_context=get_context("spawn")) as pool:
-            for row in pool.map(_measure_one, jobs[1:], chunksize=8):
+            for row in pool.map(_measure_one, jobs[here:], chunksize=8):
                 rows.append(row)
                 progress.advance(bar)
     return np.stack(rows)

@@ -76,7 +76,7 @@ def audio_seconds(source: str | Path | bytes | BinaryIO) -> float:
 
 
 def check_waveform(samples: np.ndarray) -> np.ndarray:
-    """A waveform from Python as float32, or AudioError: not mono [samples], not float, too short, NaN, far too loud."""
+    """A waveform from Python as float32, or AudioError: not mono [samples], not float, empty, NaN, far too loud."""
     if samples.ndim != 1:
         raise AudioError(f"a waveform must be mono [samples], not {list(samples.shape)}: average its channels first")
     if not np.issubdtype(samples.dtype, np.floating):

@@ -57,9 +57,10 @@ def convert(
     suffix = output.suffix.lower()
     if suffix not in (".abc", ".mid", ".midi"):
         raise ScoreError(f"{output}: can write .abc and .mid, not {suffix or 'a file without suffix'}")
-    if output.exists() and output.samefile(_existing(file)):
+    source = _existing(file)
+    if output.exists() and output.samefile(source):
         raise ScoreError(f"{output}: is the file itself, whose lyrics and chord symbols would be lost: name another")
-    score = move(read_score(_existing(file)), transpose)
+    score = move(read_score(source), transpose)
     data = to_midi(score) if suffix != ".abc" else (to_abc(score).strip() + "\n").encode()
     _write(output, lambda path: path.write_bytes(data))
     typer.echo(f"{output}: {len(score.notes)} notes")

@@ -114,10 +114,10 @@ def to_midi(
     if score.key and abs(score.key.signature) <= 7:
         out.key_signatures.append(symusic.KeySignature(0, score.key.signature, int(score.key.mode == "minor")))
     voices = sorted({n.voice for n in score.notes})
-    names = {voice: score.instruments[voice] if voice < len(score.instruments) else "" for voice in voices}
     by_program: dict[int, Any] = {}
     for voice in voices:
-        name, is_drum = names[voice], names[voice] == DRUMS
+        name = score.instruments[voice] if voice < len(score.instruments) else ""
+        is_drum = name == DRUMS
         program = programs[voice] if programs is not None else program_of(name)
         if len(voices) > CHANNELS and not is_drum and program in by_program:
             track = by_program[program]
@@ -130,7 +130,7 @@ def to_midi(
             if n.voice == voice:
                 start = _tick(n.onset)
                 track.notes.append(symusic.Note(start, max(1, _tick(n.onset + n.duration) - start), n.pitch, velocity))
-    if len(voices) > CHANNELS and len(by_program) > CHANNELS:
+    if len(by_program) > CHANNELS:
         raise ScoreError(f"{len(by_program)} different instruments: MIDI has {CHANNELS} channels beside the drums'")
     data: bytes = out.dumps_midi()
     if path is not None:

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 from mllm.errors import MllmError
 from mllm.train.config import TrainConfig, load_config
 
 
-def parse(description: str | None, arguments: Sequence[str] | None = None) -> tuple[TrainConfig, str]:
-    """Config and output folder; a config that cannot be used ends the program with one line and status 1."""
+def run(
+    work: Callable[[TrainConfig, str], Any], description: str | None, arguments: Sequence[str] | None = None
+) -> None:
+    """Do `work` with the config and the output folder given; what cannot be ends with one line and status 1."""
     parser = argparse.ArgumentParser(
         description=description, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
@@ -19,6 +22,6 @@ def parse(description: str | None, arguments: Sequence[str] | None = None) -> tu
     parser.add_argument("--output_dir", required=True, help="folder for checkpoints and the result")
     parsed = parser.parse_args(arguments)
     try:
-        return load_config(parsed.config), parsed.output_dir
+        work(load_config(parsed.config), parsed.output_dir)
     except MllmError as error:
         sys.exit(f"error: {error}")

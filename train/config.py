@@ -81,8 +81,8 @@ class TrainConfig:
     training: dict[str, Any] = field(default_factory=dict)
 
 
-def load_config(path: str | Path, overrides: dict[str, Any] | None = None) -> TrainConfig:
-    """Read a YAML into a `TrainConfig`; `overrides` are laid over its top level.
+def load_config(path: str | Path) -> TrainConfig:
+    """Read a YAML into a `TrainConfig`.
 
     Raises:
         ConfigError: no such file, not YAML, or a key that nobody knows (the nearest known one is named).
@@ -93,9 +93,7 @@ def load_config(path: str | Path, overrides: dict[str, Any] | None = None) -> Tr
         raise ConfigError(f"cannot read {path}: {error.strerror}") from error
     except yaml.YAMLError as error:
         raise ConfigError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
-    if not isinstance(raw, dict):
-        raise ConfigError(f"{path}: expected keys and values, not {type(raw).__name__}")
-    config = _build(TrainConfig, {**raw, **(overrides or {})}, str(path))
+    config = _build(TrainConfig, raw, str(path))
     for key, value in config.training.items():
         if isinstance(value, str) and re.fullmatch(r"[-+]?[\d.]+[eE][-+]?\d+", value):
             config.training[key] = float(value)  # YAML reads 1e-3 as a string

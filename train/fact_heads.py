@@ -90,16 +90,20 @@ class Facts:
         tempo = self.tempo[index]
         near = torch.softmax(-((classes - tempo[:, None]) ** 2) / 0.7, dim=1)  # a neighbour is nearly right
         tempo_loss = -(near * F.log_softmax(logits["tempo"], 1)).sum(1)[tempo >= 0]
-        loss = F.binary_cross_entropy_with_logits(logits["instruments"], self.instruments[index]) * 8
-        for name, target in (("tonic", tonic), ("mode", self.mode[index]), ("metre", self.metre[index])):
-            if (target >= 0).any():
-                loss = loss + F.cross_entropy(logits[name], target, ignore_index=-1)
+        targets = {"tonic": tonic, "mode": self.mode[index], "metre": self.metre[index]}
+        loss = self._class_loss(logits, index, targets)
         return loss + tempo_loss.mean() if len(tempo_loss) else loss
 
     def word_loss(self, logits: dict[str, torch.Tensor], index: torch.Tensor, shift: torch.Tensor) -> torch.Tensor:
         """The same for the logits of `WordHeads`."""
+        return self._class_loss(logits, index, self.word_targets(index, shift))
+
+    def _class_loss(
+        self, logits: dict[str, torch.Tensor], index: torch.Tensor, targets: dict[str, torch.Tensor]
+    ) -> torch.Tensor:
+        """Loss of the instruments, and of each fact whose class some of the clips have."""
         loss = F.binary_cross_entropy_with_logits(logits["instruments"], self.instruments[index]) * 8
-        for name, target in self.word_targets(index, shift).items():
+        for name, target in targets.items():
             if (target >= 0).any():
                 loss = loss + F.cross_entropy(logits[name], target, ignore_index=-1)
         return loss
@@ -116,17 +120,18 @@ class Facts:
         """Share of clips whose token lies nearest to the right word."""
         targets = self.word_targets(index, torch.zeros_like(index))
         out = {name: (logits[name].argmax(1) == of)[of >= 0].float().mean() for name, of in targets.items()}
-        single = self.instruments[index].sum(1) == 1
-        top = logits["instruments"].argmax(1) == self.instruments[index].argmax(1)
-        out["single instrument"] = top[single].float().mean()
+        out["single instrument"] = self._single_instrument(logits, index)
         return {f"word: {name}": round(float(value), 3) for name, value in out.items()}
+
+    def _single_instrument(self, logits: dict[str, torch.Tensor], index: torch.Tensor) -> torch.Tensor:
+        """Share of the clips with one instrument whose best class it is."""
+        single = self.instruments[index].sum(1) == 1
+        return (logits["instruments"].argmax(1) == self.instruments[index].argmax(1))[single].float().mean()
 
     def accuracy(self, logits: dict[str, torch.Tensor], index: torch.Tensor) -> dict[str, float]:
         """Share of right answers a fact; tempo within 8 %, instruments as a whole set."""
         out = {"instruments": ((logits["instruments"] > 0) == (self.instruments[index] > 0)).all(1).float().mean()}
-        single = self.instruments[index].sum(1) == 1
-        top = logits["instruments"].argmax(1) == self.instruments[index].argmax(1)
-        out["single instrument"] = top[single].float().mean()
+        out["single instrument"] = self._single_instrument(logits, index)
         for name in ("tonic", "mode", "metre"):
             target = getattr(self, name)[index]
             out[name] = (logits[name].argmax(1) == target)[target >= 0].float().mean()

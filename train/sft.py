@@ -218,14 +218,9 @@ def train(config: TrainConfig, output_dir: str | Path) -> dict[str, Any]:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Command line: CONFIG.yaml --output_dir DIR."""
-    from mllm.errors import MllmError
-    from mllm.train.command_line import parse
+    from mllm.train.command_line import run
 
-    config, output_dir = parse(__doc__, arguments)
-    try:
-        train(config, output_dir)
-    except MllmError as error:
-        sys.exit(f"error: {error}")
+    run(train, __doc__, arguments)
 
 
 if __name__ == "__main__":

@@ -27,7 +27,6 @@ from torch import nn
 from transformers import PreTrainedConfig
 
 from mllm.assemble import assemble
-from mllm.errors import MllmError
 from mllm.modeling import MusicLMForConditionalGeneration
 from mllm.towers.basic_pitch import KEYS, BasicPitchConfig
 from mllm.towers.stack import StackConfig
@@ -207,13 +206,9 @@ def match_embedding_scale(model: MusicLMForConditionalGeneration, features: np.n
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Command line: CONFIG.yaml --output_dir DIR."""
-    from mllm.train.command_line import parse
+    from mllm.train.command_line import run
 
-    config, output_dir = parse(__doc__, arguments)
-    try:
-        warm_up(config, output_dir)
-    except MllmError as error:
-        sys.exit(f"error: {error}")
+    run(warm_up, __doc__, arguments)
 
 
 if __name__ == "__main__":
