@@ -2,7 +2,7 @@
 
     python -m mllm.data_recipes.bench_render [--clips 40] [--workers 2]
 
-Ours, a clip: excerpt, arrangement, performance, MIDI, synthesis, resampling, augmentation, facts, FLAC; `workers`
+Ours, a clip: excerpt, arrangement, performance, synthesis, resampling, augmentation, facts, FLAC; `workers`
 processes. The chain, a clip: `abc2midi`, `fluidsynth -F` with the same soundfont, `sox` to 22,050 Hz mono FLAC of 10 s,
 as subprocesses one after the other. `whole`: abc2midi cannot cut, so fluidsynth plays the whole tune (melody only) and
 sox trims. `excerpt`: the kindest case, fluidsynth plays our clip's own ten seconds of MIDI (the same notes).
@@ -24,7 +24,9 @@ from fractions import Fraction
 from functools import partial
 from pathlib import Path
 
-from mllm.data_recipes.clip import make_clip, write_flac
+import symusic
+
+from mllm.data_recipes.clip import Clip, make_clip, write_flac
 from mllm.data_recipes.config import HERE, DataError, Mixture, find_soundfont, load_mixture
 from mllm.data_recipes.plan import ClipPlan, plan_clips
 from mllm.data_recipes.sources import collect
@@ -69,6 +71,22 @@ def _cpu() -> float:
     return used.user + used.system + used.children_user + used.children_system
 
 
+def clip_midi(clip: Clip) -> bytes:
+    """What sounds in `clip`, as a standard MIDI file (its ticks are milliseconds)."""
+    score = symusic.Score(480)
+    score.tempos.append(symusic.Tempo(0, 125.0))
+    for number, voice in enumerate(clip.voices):
+        drums = voice.role == "drums"
+        track = symusic.Track(program=0 if drums else voice.program, is_drum=drums)
+        for e in clip.events:
+            if e.voice == number:
+                track.notes.append(
+                    symusic.Note(round(e.onset * 1000), round((e.end - e.onset) * 1000), e.pitch, e.velocity)
+                )
+        score.tracks.append(track)
+    return score.dumps_midi()
+
+
 def our_clip(job: tuple[ClipPlan, Tune], folder: Path, font: Path, mixture: Mixture) -> tuple[str, bytes, float]:
     """One clip by our path: its ABC and MIDI for the chain, and the CPU seconds it took."""
     plan, tune = job
@@ -76,7 +94,7 @@ def our_clip(job: tuple[ClipPlan, Tune], folder: Path, font: Path, mixture: Mixt
     clip = make_clip(plan, tune, mixture, font)
     write_flac(folder / f"{plan.id}.flac", clip, mixture.clips.sampling_rate)
     took = time.process_time() - began
-    return melody_abc(tune, clip.facts["tempo"]), clip.midi, took
+    return melody_abc(tune, clip.facts["tempo"]), clip_midi(clip), took
 
 
 def compare(font_name: str, count: int, workers: int) -> dict[str, object]:

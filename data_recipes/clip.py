@@ -7,22 +7,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import midirenderer
 import numpy as np
 import soundfile as sf
-import soxr
 
-from mllm.data_recipes.arrange import arrange, starts
+from mllm.data_recipes.arrange import Voice, arrange, starts
 from mllm.data_recipes.augment import PEAK_TARGET, augment, normalise
 from mllm.data_recipes.config import Mixture, Recipe
 from mllm.data_recipes.instruments import PROGRAM_NAMES
-from mllm.data_recipes.perform import Event, draw_tempo, perform, to_midi
+from mllm.data_recipes.perform import Event, draw_tempo, perform
 from mllm.data_recipes.plan import ClipPlan, seed_of
-from mllm.data_recipes.soundfont import parts
+from mllm.data_recipes.synthesizer import play
 from mllm.data_recipes.templates import conversations, messages
 from mllm.data_recipes.tune import Tune, key_name, note_name
 
-RENDER_RATE = 48_000
 _FEWEST_NOTES = 5
 _FADE = 0.02
 _RING = 0.35
@@ -34,19 +31,12 @@ class UnusableTune(Exception):
 
 @dataclass
 class Clip:
-    """Samples (float32 mono in -1..1) and what is true of them."""
+    """Samples (float32 mono in -1..1), what is true of them, and the performance that sounds."""
 
     samples: np.ndarray
     facts: dict[str, Any]
-    midi: bytes
-
-
-def _render(midi: bytes, soundfont: bytes) -> np.ndarray:
-    """float32 mono at RENDER_RATE. (mllm.synthesis.render takes a whole soundfont file, which is slower.)"""
-    wav = midirenderer.render_wave_from(soundfont, midi)
-    # midirenderer writes the canonical 44-byte header: 48 kHz, stereo, 16 bit.
-    left_right = np.frombuffer(wav, "<i2", offset=44).reshape(-1, 2)
-    return (left_right[:, 0].astype(np.float32) + left_right[:, 1]) / 65536
+    voices: list[Voice]
+    events: list[Event]
 
 
 def contour(pitches: list[int]) -> str:
@@ -91,11 +81,7 @@ def make_clip(plan: ClipPlan, tune: Tune, mixture: Mixture, font: Path) -> Clip:
     melody = [e for e in events if e.voice == 0 and e.onset < seconds - 0.1]
     if len(melody) < _FEWEST_NOTES:
         raise UnusableTune("fewer than 5 melody notes in the excerpt")
-    midi = to_midi(piece, events, seconds + 0.5, rng)
-    subset = parts(font).subset({v.program for v in piece.voices if v.role != "drums"}, plan.drums)
-    samples = soxr.resample(_render(midi, subset), RENDER_RATE, shape.sampling_rate)
-    wanted = round(seconds * shape.sampling_rate)
-    samples = np.pad(samples, (0, max(0, wanted - len(samples))))[:wanted].astype(np.float32)
+    samples = play(events, piece.voices, font, seconds, shape.sampling_rate)
     if float(np.sqrt(np.mean(samples**2))) < 1e-4:
         raise UnusableTune("the render is silent")
     done: list[str] = []
@@ -128,7 +114,7 @@ def make_clip(plan: ClipPlan, tune: Tune, mixture: Mixture, font: Path) -> Clip:
         "lead_in": round(lead_in, 3),
         "seconds": round(seconds, 3),
     }
-    return Clip(samples, facts, midi)
+    return Clip(samples, facts, piece.voices, events)
 
 
 def melody_facts(melody: list[Event], tonic: int, mode: str) -> dict[str, Any]:

@@ -1,17 +1,13 @@
-"""An arrangement played: tempo, accents that show the metre, small timing errors; written as a standard MIDI file."""
+"""An arrangement played: tempo, accents that show the metre, small timing errors."""
 
 from __future__ import annotations
 
-import struct
 from dataclasses import dataclass
 
 import numpy as np
 
 from mllm.data_recipes.arrange import Arrangement
 from mllm.data_recipes.tune import Tune
-
-_TICKS = 480
-_TEMPO_US = 480_000  # one quarter in microseconds: a tick is exactly 1 ms, so onsets in seconds stay exact
 
 # Loudness added on the beats of a bar (in beats) and between beats: strong, so that the metre can be heard.
 _ACCENTS = {(2, 4): (26, 0), (3, 4): (26, -2, -2), (4, 4): (28, -2, 8, -2), (6, 8): (26, 6)}
@@ -72,39 +68,3 @@ def perform(piece: Arrangement, tempo: float, lead_in: float, rng: np.random.Gen
             length = max(0.06, duration * seconds * touch)
             events.append(Event(start, start + length, pitch, int(np.clip(level, 18, 127)), v))
     return sorted(events, key=lambda e: (e.onset, e.voice, e.pitch))
-
-
-def to_midi(piece: Arrangement, events: list[Event], end: float, rng: np.random.Generator) -> bytes:
-    """A format-0 MIDI file of `events` that lasts until `end` seconds, one channel a voice.
-
-    Contract: ticks are milliseconds; channel 10 (index 9) is kept for drums.
-    """
-    timed: list[tuple[int, int, bytes]] = []
-    free = [c for c in range(16) if c != 9]
-    channels = [9 if v.role == "drums" else free.pop(0) for v in piece.voices]
-    for v, channel in enumerate(channels):
-        if channel != 9:
-            timed.append((0, 0, bytes([0xC0 | channel, piece.voices[v].program])))
-        # The default reverb send of a synthesizer hides attacks: our own room comes after rendering.
-        timed.append((0, 0, bytes([0xB0 | channel, 91, 20])))
-        timed.append((0, 0, bytes([0xB0 | channel, 10, int(rng.integers(44, 84))])))
-    for e in events:
-        channel = channels[e.voice]
-        timed.append((round(e.onset * 1000), 2, bytes([0x90 | channel, e.pitch, e.velocity])))
-        timed.append((round(e.end * 1000), 1, bytes([0x80 | channel, e.pitch, 0])))
-    timed.sort(key=lambda t: (t[0], t[1], t[2]))
-    track = bytearray(b"\x00\xff\x51\x03" + _TEMPO_US.to_bytes(3, "big"))
-    now = 0
-    for tick, _, message in timed:
-        track += _variable(tick - now) + message
-        now = tick
-    track += _variable(max(0, round(end * 1000) - now)) + b"\xb0\x07\x64" + b"\x00\xff\x2f\x00"
-    head = b"MThd" + struct.pack(">IHHH", 6, 0, 1, _TICKS)
-    return head + b"MTrk" + struct.pack(">I", len(track)) + bytes(track)
-
-
-def _variable(value: int) -> bytes:
-    out = [value & 0x7F]
-    while value := value >> 7:
-        out.append(value & 0x7F | 0x80)
-    return bytes(reversed(out))

@@ -7,6 +7,7 @@ so a changed clip or tower never meets an old file. Stored before the projector,
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
@@ -20,12 +21,14 @@ from transformers import PreTrainedModel
 
 from mllm.audio import load_audio
 from mllm.feature_extraction import MusicLMFeatureExtractor
+from mllm.towers.stack import BOOKKEEPING
 from mllm.weights import cache_dir
 
 
 def tower_fingerprint(tower: PreTrainedModel) -> str:
-    """16 hex digits of the sha256 over a tower's config and weights."""
-    digest = hashlib.sha256(tower.config.to_json_string().encode())
+    """16 hex digits of the sha256 over a tower's config and weights; where it was loaded from does not matter."""
+    config = {k: v for k, v in tower.config.to_dict().items() if k not in BOOKKEEPING}
+    digest = hashlib.sha256(json.dumps(config, sort_keys=True, default=str).encode())
     for name, tensor in sorted(tower.state_dict().items()):
         digest.update(name.encode())
         digest.update(tensor.detach().contiguous().float().numpy().tobytes())

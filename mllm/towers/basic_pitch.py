@@ -35,6 +35,7 @@ BINS_PER_OCTAVE = 36
 BINS = 309  # the highest 309 of 9 * 36
 CONTOURS = 264
 KEYS = 88
+CONTOUR_BANDS = 4  # parts of the 264 contour bins that are computed apart, each from the bins it can see
 CHUNK = 6  # windows at a time, the six of 10 s: their activations stay in the processor's cache
 SILENCE_DB = 1e-3  # a window whose spectrum spans less is silent
 HARMONIC_SHIFTS = (-36, 0, 36, 57, 72, 84, 93, 101)  # bins of the harmonics 1/2, 1, 2, … 7
@@ -193,7 +194,7 @@ class BasicPitchTower(PreTrainedModel):
         self.note_out = nn.Conv2d(32, 1, (7, 3), padding=(3, 1))
         self.onset_hidden = nn.Conv2d(8, 32, 5, stride=(1, 3), padding=(2, 1))
         self.onset_out = nn.Conv2d(33, 1, 3, padding=1)
-        self._fast: tuple[Any, Tensor] | None = None
+        self._fast: tuple[Any, list[tuple[int, int, Tensor]]] | None = None
         self.post_init()
         self.requires_grad_(False)
         self.eval()
@@ -233,11 +234,15 @@ class BasicPitchTower(PreTrainedModel):
     def _fused_layers(self, spectrum: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """The same numbers; convolutions with few channels become matrix products or run channels-last."""
         batch, frames = spectrum.shape[:2]
-        around = F.pad(spectrum, (0, 0, 1, 1))
-        around = torch.cat([around[:, :-2], around[:, 1:-1], around[:, 2:]], dim=-1)
-        bias = self.contour_hidden.bias.repeat(CONTOURS)
-        hidden = F.linear(around.flatten(0, 1), self._contour_matrix(), bias).relu_()
-        hidden = hidden.view(batch, frames, CONTOURS, 8).permute(0, 3, 1, 2)
+        padded = F.pad(spectrum, (0, 0, 1, 1))
+        around = torch.stack([padded[:, :-2], padded[:, 1:-1], padded[:, 2:]], dim=-1).view(batch * frames, -1)
+        bands = self._contour_bands()
+        width = 8 * CONTOURS // len(bands)
+        bias = self.contour_hidden.bias.repeat(CONTOURS // len(bands))
+        hidden = around.new_empty(batch * frames, 8 * CONTOURS)
+        for i, (low, high, matrix) in enumerate(bands):
+            torch.addmm(bias, around[:, 3 * low : 3 * high], matrix, out=hidden[:, i * width : (i + 1) * width])
+        hidden = hidden.relu_().view(batch, frames, CONTOURS, 8).permute(0, 3, 1, 2)
         contour = torch.sigmoid(one_channel(hidden, self.contour_out.weight, self.contour_out.bias))
         # With one channel both layouts hold the same bytes; these strides say channels last, and so its output is.
         last = contour.as_strided(contour.shape, (frames * CONTOURS, 1, CONTOURS, 1))
@@ -249,11 +254,12 @@ class BasicPitchTower(PreTrainedModel):
         onset = one_channel(onset, weight[:, 1:], self.onset_out.bias)
         return note, torch.sigmoid(onset + F.conv2d(note, weight[:, :1], padding=1)), contour
 
-    def _contour_matrix(self) -> Tensor:
-        """Harmonic stacking and the 3 x 39 convolution as one matrix [264 * 8, 3 * 309] on three neighbouring frames.
+    def _contour_bands(self) -> list[tuple[int, int, Tensor]]:
+        """Harmonic stacking and the 3 x 39 convolution as matrices on three neighbouring frames, one a band of outputs.
 
-        The harmonics are shifts of one spectrum and their windows overlap, so the dense product costs no more
-        multiplications than the convolution, as one large GEMM. Made anew when the weights change.
+        The harmonics are shifts of one spectrum and their windows overlap, so a dense product costs few multiplications
+        more than the convolution, as a large GEMM; a band of outputs sees only the bins low:high. Each matrix is
+        [(high - low) * 3, outputs * 8]. Made anew when the weights change.
         """
         weight = self.contour_hidden.weight
         version = None if weight.is_inference() else weight._version
@@ -261,8 +267,15 @@ class BasicPitchTower(PreTrainedModel):
         if self._fast is None or self._fast[0] != key:
             harmonics = stack_harmonics(torch.eye(BINS, device=weight.device)[None]).permute(3, 1, 2, 0)[..., 0]
             wide = F.pad(harmonics, (0, 0, 0, 0, 19, 19)).unfold(0, 39, 1)  # [264, 8, 309, 39 neighbours]
-            contour = torch.einsum("fibk,oitk->fotb", wide, weight.float())
-            self._fast = (key, contour.reshape(CONTOURS * 8, 3 * BINS).to(weight.dtype))
+            contour = torch.einsum("fibk,oitk->btfo", wide, weight.float())
+            width = CONTOURS // CONTOUR_BANDS
+            bands = []
+            for start in range(0, CONTOURS, width):
+                low = max(start + HARMONIC_SHIFTS[0] - 19, 0)
+                high = min(start + width + HARMONIC_SHIFTS[-1] + 19, BINS)
+                matrix = contour[low:high, :, start : start + width].reshape(3 * (high - low), width * 8)
+                bands.append((low, high, matrix.to(weight.dtype).contiguous()))
+            self._fast = (key, bands)
         return self._fast[1]
 
     @torch.no_grad()

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from mllm.towers.musicnn import MusicnnTower
 
 GROUP = 5  # mel positions side by side in the product (timbral); more of them multiply more zeros
-SPAN = 8  # frames side by side in the product (temporal)
+SPAN = 5  # frames side by side in the product (temporal)
 BANDS = 24  # mel bands whose maximum is taken at once; all 96 would miss the cache
 
 

@@ -12,6 +12,8 @@ from mllm.towers.grid import resize_mean
 from mllm.towers.resample import resample
 
 DEFAULT_MEMBERS = ("basic_pitch", "musicnn", "tempogram")
+BOOKKEEPING = ("_name_or_path", "transformers_version")
+"""Entries of a config that say where and by whom it was written, not what the model computes."""
 
 
 class StackConfig(PreTrainedConfig):
@@ -36,7 +38,7 @@ class StackConfig(PreTrainedConfig):
             members = [{"model_type": f"mllm_{name}"} for name in DEFAULT_MEMBERS]
         grid = {"window_seconds": self.window_seconds, "frames_per_second": self.frames_per_second}
         members = [member.to_dict() if isinstance(member, PreTrainedConfig) else member for member in members]
-        self.members = [member | grid for member in members]
+        self.members = [{k: v for k, v in m.items() if k not in BOOKKEEPING} | grid for m in members]
         self.hidden_size = sum(config.hidden_size for config in self.member_configs())
         super().__post_init__(**kwargs)
 

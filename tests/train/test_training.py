@@ -272,3 +272,18 @@ def test_cached_features_equal_fresh_ones(config_file, own_clips, tmp_path):
     assert file.is_file() and not list(tmp_path.rglob("*.partial"))
     assert np.array_equal(first, cache.load(own_clips.parent / "0.wav"))
     assert first.shape == (1, 200, 192) and first.dtype == np.float16
+
+
+def test_moving_a_tower_keeps_its_features_and_changing_it_does_not(tmp_path):
+    from mllm.towers import MusicnnConfig, MusicnnTower, StackTower
+    from mllm.train.feature_cache import tower_fingerprint
+
+    MusicnnTower(MusicnnConfig()).save_pretrained(tmp_path / "here")
+    stack = StackTower.from_towers([load_tower(tmp_path / "here")])
+    stack.save_pretrained(tmp_path / "there")
+    assert str(tmp_path) not in (tmp_path / "there" / "config.json").read_text()
+    moved = load_tower(tmp_path / "there")
+    assert tower_fingerprint(moved) == tower_fingerprint(stack)
+    moved.towers[0].output.bias[0] += 1
+    assert tower_fingerprint(moved) != tower_fingerprint(stack)
+    assert tower_fingerprint(load_tower("tempogram", lags=48)) != tower_fingerprint(load_tower("tempogram"))
