@@ -56,5 +56,5 @@ $(VENV)/.serve: $(VENV)/bin/python pyproject.toml constraints.txt
 $(VENV)/.dev: $(VENV)/bin/python pyproject.toml constraints.txt
 	@echo "installing mllm with everything in it into $(VENV) (a few minutes)"
 	@$(PIP_INSTALL) -e '.[dev]'
-	@$(PIP_INSTALL) --no-deps tinysoundfont  # its one dependency plays aloud and needs a compiler: data_recipes/synthesizer.py
+	@$(PIP_INSTALL) --no-deps tinysoundfont mirdata  # why without: pyproject.toml, extra `data`
 	@touch $@ $(VENV)/.serve

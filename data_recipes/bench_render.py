@@ -92,7 +92,7 @@ def our_clip(job: tuple[ClipPlan, Tune], folder: Path, font: Path, mixture: Mixt
     plan, tune = job
     began = time.process_time()
     clip = make_clip(plan, tune, mixture, font)
-    write_flac(folder / f"{plan.id}.flac", clip, mixture.clips.sampling_rate)
+    write_flac(folder / f"{plan.id}.flac", clip.samples, mixture.clips.sampling_rate)
     took = time.process_time() - began
     return melody_abc(tune, clip.facts["tempo"]), clip_midi(clip), took
 
@@ -107,7 +107,7 @@ def compare(font_name: str, count: int, workers: int) -> dict[str, object]:
     found = collect(mixture, workers)
     tunes = {t.id: t for t in found.tunes}
     fonts = {s: {font_name: 1.0} for s in ("train", "validation", "test")}
-    units = plan_clips(mixture, found.tunes, found.recipes, fonts)
+    units = plan_clips(mixture, found.tunes, fonts)
     plans = [replace(p, short=False) for u in units if u.split == "train" for p in u.clips][:count]
     jobs = [(p, tunes[p.candidates[0]]) for p in plans]
     with tempfile.TemporaryDirectory() as temp:

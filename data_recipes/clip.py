@@ -1,8 +1,9 @@
-"""One clip: its plan performed, rendered, augmented and written; its facts; its rows."""
+"""One clip: its plan performed, rendered, augmented and written, and its facts."""
 
 from __future__ import annotations
 
-import json
+import hashlib
+import io
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,12 +13,12 @@ import soundfile as sf
 
 from mllm.data_recipes.arrange import Voice, arrange, starts
 from mllm.data_recipes.augment import PEAK_TARGET, augment, normalise
-from mllm.data_recipes.config import Mixture, Recipe
+from mllm.data_recipes.config import Mixture
+from mllm.data_recipes.ensembles import choose_ensemble
 from mllm.data_recipes.instruments import PROGRAM_NAMES
 from mllm.data_recipes.perform import Event, draw_tempo, perform
 from mllm.data_recipes.plan import ClipPlan, seed_of
 from mllm.data_recipes.synthesizer import play
-from mllm.data_recipes.templates import conversations, messages
 from mllm.data_recipes.tune import Tune, key_name, note_name
 
 _FEWEST_NOTES = 5
@@ -60,18 +61,20 @@ def make_clip(plan: ClipPlan, tune: Tune, mixture: Mixture, font: Path) -> Clip:
     bar_seconds = 60 / tempo * tune.bar_quarters / tune.beat_quarters
     lead_in = float(rng.uniform(0.0, 0.25))
     if plan.short:
-        bars = max(
-            1, int(float(rng.uniform(shape.short_seconds + bar_seconds, shape.seconds) - lead_in) // bar_seconds)
-        )
+        shortest = min(shape.short_seconds + bar_seconds, shape.seconds)
+        bars = max(1, int(float(rng.uniform(shortest, shape.seconds) - lead_in) // bar_seconds))
         seconds = min(shape.seconds, lead_in + bars * bar_seconds + _RING)
     else:
         bars = int(np.ceil((shape.seconds - lead_in) / bar_seconds))
         seconds = shape.seconds
     choices = starts(tune, bars)
     start = choices[int(rng.integers(len(choices)))]
+    ensemble = "plain"
+    if plan.split != "test" and mixture.sound.ensembles and rng.random() < mixture.sound.ensembles:
+        ensemble = choose_ensemble(tune, plan.family, rng)
     try:
         piece = arrange(
-            tune, start, bars, plan.tonic, plan.family, rng, plan.accompanied, plan.second_family, plan.drums
+            tune, start, bars, plan.tonic, plan.family, rng, plan.accompanied, plan.second_family, plan.drums, ensemble
         )
     except (ValueError, IndexError) as error:
         raise UnusableTune(str(error)) from error
@@ -135,24 +138,9 @@ def _texture(roles: list[str]) -> str:
     return {1: "solo", 2: "duet"}.get(len(roles), "voices")
 
 
-def write_flac(path: Path, clip: Clip, sampling_rate: int) -> None:
-    """16-bit mono FLAC."""
-    sf.write(path, np.clip(clip.samples, -1, 1), sampling_rate, format="FLAC", subtype="PCM_16")
-
-
-def rows_of(plan: ClipPlan, clip: Clip, audio: str, recipe: Recipe, seed: int) -> list[dict[str, Any]]:
-    """The instruction rows of a clip (house format); `audio` is its path inside the build folder."""
-    rng = seed_of(seed, f"words {plan.id}")
-    return [
-        {
-            "id": f"{plan.id}-{task}",
-            "task": task,
-            "messages": messages(audio, turns),
-            "facts": json.dumps(clip.facts, ensure_ascii=False),
-            "source": recipe.name,
-            "licence": recipe.licence,
-            "split": plan.split,
-            "length": float(clip.facts["seconds"]),
-        }
-        for task, turns in conversations(plan.split, clip.facts, rng)
-    ]
+def write_flac(path: Path, samples: np.ndarray, sampling_rate: int) -> str:
+    """Write float32 mono samples as 16-bit FLAC; returns the hex sha256 of the file."""
+    buffer = io.BytesIO()
+    sf.write(buffer, np.clip(samples, -1, 1), sampling_rate, format="FLAC", subtype="PCM_16")
+    path.write_bytes(buffer.getvalue())
+    return hashlib.sha256(buffer.getvalue()).hexdigest()

@@ -4,29 +4,15 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from mllm.errors import MllmError
+from mllm.data_recipes.licences import PER_TRACK, SHIPPABLE, DataError, family, refusal, refuse_forbidden
 
 HERE = Path(__file__).resolve().parent
 SPLITS = ("test", "validation", "train")
-
-# Refused by name wherever a name, title, loader, licence text or address of a source says so.
-FORBIDDEN = {
-    "thesession": "its terms prohibit training language models (2025-10) and any LLM use (2026-06)",
-    "irishman": "derived from TheSession, whose terms prohibit training language models",
-    "folkrnn": "derived from TheSession, whose terms prohibit training language models",
-    "essen": "the Essen collection is for non-commercial use only",
-    "noncommercial": "a non-commercial licence does not let trained weights ship",
-    "ccbync": "a non-commercial licence does not let trained weights ship",
-    "noderivatives": "a no-derivatives licence does not let trained weights ship",
-}
-
-
-class DataError(MllmError):
-    """A mixture, recipe or source cannot be used; the message says which and what to do."""
 
 
 class Strict(BaseModel):
@@ -35,26 +21,57 @@ class Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+class SplitRule(Strict):
+    """Whose split counts: a column of the source, or (without one) the hash of the work."""
+
+    column: str = ""
+    values: dict[str, str] = {}
+    """Their name of a split (`*`: any other) -> train, validation, test, or skip."""
+
+
 class Recipe(Strict):
-    """Where one collection comes from and under what terms."""
+    """Where one collection comes from, under what terms, and what its rows are made of."""
 
     name: str
     title: str
     loader: str
+    """A name in `adapters.ADAPTERS`, which give items, or in `sources.JOBS`, which give scores."""
     licence: str
+    """Canonical (licences.py), or `per-track` where every item names its own."""
     terms: str
     """Where the terms can be read, or the reason why they hold."""
+    url: str = ""
+    citation: str = ""
+    size: str = ""
+    """How much there is, in words: hours, tracks, gigabytes."""
     path: str = ""
     """Folder or file inside the loader's root."""
-    size: int = 0
-    """How many tunes a generating loader makes; 0 means all that a collection holds."""
+    count: int = Field(0, ge=0)
+    """How many items a generating loader makes."""
+    fields: dict[str, str] = {}
+    """Field of an Item, or fact of it, -> column of the source; dots reach into nested columns."""
+    options: dict[str, Any] = {}
+    """What the loader needs to know beyond that."""
+    split: SplitRule = SplitRule()
+    tasks: list[str] = []
+    """Makers that ask about it; empty means all whose facts it has."""
+    get: str = ""
+    """What to download and where to put it."""
+
+    @field_validator("licence")
+    @classmethod
+    def _known(cls, licence: str) -> str:
+        if licence != PER_TRACK:
+            family(licence)
+        return licence
 
 
 class Use(Strict):
     """How much of one recipe goes into a mixture."""
 
     recipe: str
-    weight: float = Field(gt=0)
+    """Name of one that ships, or a YAML file of your own (a path seen from the mixture's folder)."""
+    weight: float = Field(1.0, gt=0)
     limit: int = Field(0, ge=0)
     """At most so many tunes are read; 0 means all."""
 
@@ -80,6 +97,8 @@ class Clips(Strict):
     sampling_rate: int = Field(22050, ge=8000)
     unit: int = Field(50, ge=1)
     """Clips that are written (and, after a kill, redone) together."""
+    questions: int = Field(0, ge=0)
+    """Rows of every training clip beside its dialogue and its description, each by another maker."""
 
 
 class Sound(Strict):
@@ -89,10 +108,47 @@ class Sound(Strict):
     several_families: float = Field(0.3, ge=0, le=1)
     drums: float = Field(0.5, ge=0, le=1)
     """Share among the accompanied clips of several families."""
+    ensembles: float = Field(0.0, ge=0, le=1)
+    """Share that an ensemble plays: a lead sheet a band, a chorale a choir, strings, brass, an organ, or a mixture."""
     clean: float = Field(0.3, ge=0, le=1)
     codec: float = Field(0.1, ge=0, le=1)
     tempo_low: float = Field(50, gt=0)
     tempo_high: float = Field(200, gt=0)
+
+
+class Counts(Strict):
+    """How many of something each split gets."""
+
+    train: int = Field(0, ge=0)
+    validation: int = Field(0, ge=0)
+    test: int = Field(0, ge=0)
+
+    def of(self, split: str, share: float = 1.0) -> int:
+        """The count of a split, shrunk to a share of it but never to nothing."""
+        count = int(getattr(self, split))
+        return max(1, round(count * share)) if count else 0
+
+
+class Episodes(Counts):
+    """In-context episodes made of the clips of one split."""
+
+    most_examples: int = Field(8, ge=0)
+
+
+class Medleys(Counts):
+    """Long recordings of several tunes after one another."""
+
+    shortest_minutes: float = Field(1.0, gt=0)
+    longest_minutes: float = Field(4.0, gt=0, le=30)
+
+
+class Excerpts(Strict):
+    """How recordings of public sets and of the user are cut."""
+
+    seconds: float = Field(30.0, gt=0.5, le=1800)
+    """Longer ones are cut to this."""
+    questions: int = Field(3, ge=1)
+    """Rows an item gives at most, each by another maker."""
 
 
 class Splits(Strict):
@@ -116,11 +172,22 @@ class Mixture(Strict):
     seed: int = 1
     scores_dir: str | None = None
     """Folder with openewld/ and openscore_lieder/; also read from $MLLM_DATA."""
-    sources: list[Use] = Field(min_length=1)
-    soundfonts: list[Soundfont] = Field(min_length=1)
-    test_soundfonts: list[Soundfont] = Field(min_length=1)
-    clips: Clips
+    sets_dir: str | None = None
+    """Folder or fsspec address with one folder a public set (`path` of its recipe); also read from $MLLM_SETS."""
+    allow_licences: list[str] = list(SHIPPABLE)
+    """Families (`cc-by`) or exact names (`cc-by-4.0`); by default those under which trained weights may ship."""
+    sources: list[Use] = []
+    soundfonts: list[Soundfont] = []
+    test_soundfonts: list[Soundfont] = []
+    clips: Clips = Clips(train=0, validation=0, test=0)
     sound: Sound = Sound()
+    scores: Counts = Counts()
+    """Rows about scores as ABC text."""
+    theory: Counts = Counts()
+    """Rows of music theory in words alone."""
+    episodes: Episodes = Episodes()
+    medleys: Medleys = Medleys()
+    excerpts: Excerpts = Excerpts()
     splits: Splits = Splits()
 
     @model_validator(mode="after")
@@ -129,15 +196,12 @@ class Mixture(Strict):
         shared |= {p for f in self.soundfonts for p in f.path} & {p for f in self.test_soundfonts for p in f.path}
         if shared:
             raise ValueError(f"soundfont {sorted(shared)} is in training and in test; the test must sound unheard")
+        rendered = [c.train + c.validation + c.test for c in (self.clips, self.medleys)]
+        if any(rendered) and not self.soundfonts:
+            raise ValueError("soundfonts: clips and medleys are rendered with one, name some")
+        if not self.sources and not (self.theory.train + self.theory.validation + self.theory.test):
+            raise ValueError("sources: name at least one recipe, or ask for `theory` rows")
         return self
-
-
-def refuse_forbidden(text: str, what: str) -> None:
-    """Raise DataError when `text` (names, licence, address) shows a source that may not be used."""
-    flat = "".join(c for c in text.lower() if c.isalnum())
-    for mark, why in FORBIDDEN.items():
-        if mark in flat:
-            raise DataError(f"{what} is refused ({mark}): {why}; remove it from the mixture")
 
 
 def _read_yaml(path: Path) -> dict[str, object]:
@@ -153,10 +217,13 @@ def _read_yaml(path: Path) -> dict[str, object]:
 
 
 def load_recipe(name: str, folder: Path | None = None) -> Recipe:
-    """The recipe `data_recipes/recipes/<name>.yaml`; DataError when unknown, malformed or forbidden."""
+    """The recipe `data_recipes/recipes/<name>.yaml`, or that of a YAML file of any place.
+
+    Raises DataError when it is unknown, malformed or forbidden.
+    """
     refuse_forbidden(name, f"source {name!r}")
     folder = folder or HERE / "recipes"
-    path = folder / f"{name}.yaml"
+    path = Path(name) if name.endswith((".yaml", ".yml")) else folder / f"{name}.yaml"
     if not path.exists():
         known = ", ".join(sorted(p.stem for p in folder.glob("*.yaml")))
         raise DataError(f"there is no recipe {name!r}; known: {known}")
@@ -165,7 +232,7 @@ def load_recipe(name: str, folder: Path | None = None) -> Recipe:
     except ValidationError as error:
         raise DataError(f"{path}: {_first(error)}") from error
     refuse_forbidden(
-        " | ".join([recipe.name, recipe.title, recipe.loader, recipe.path, recipe.licence, recipe.terms]),
+        " | ".join([recipe.name, recipe.title, recipe.path, recipe.licence, recipe.terms, recipe.url]),
         f"source {name!r}",
     )
     return recipe
@@ -178,8 +245,19 @@ def load_mixture(path: str | Path) -> Mixture:
         mixture = Mixture.model_validate(_read_yaml(path))
     except ValidationError as error:
         raise DataError(f"{path}: {_first(error)}") from error
+    own = {
+        use.recipe: str(path.parent / use.recipe) for use in mixture.sources if use.recipe.endswith((".yaml", ".yml"))
+    }
+    uses = [use.model_copy(update={"recipe": own.get(use.recipe, use.recipe)}) for use in mixture.sources]
+    mixture = mixture.model_copy(update={"sources": uses})
+    names: set[str] = set()
     for use in mixture.sources:
-        load_recipe(use.recipe)
+        recipe = load_recipe(use.recipe)
+        if recipe.name in names:
+            raise DataError(f"{path}: sources: {recipe.name} stands there twice")
+        names.add(recipe.name)
+        if recipe.licence != PER_TRACK and (why := refusal(recipe.licence, mixture.allow_licences)):
+            raise DataError(f"source {recipe.name!r} is refused: {why}; remove it, or allow its licence in {path}")
     return mixture
 
 

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import zlib
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 import numpy as np
 
 from mllm.data_recipes.arrange import choose_second_family
-from mllm.data_recipes.config import SPLITS, Mixture, Recipe
+from mllm.data_recipes.config import SPLITS, Mixture, load_recipe
 from mllm.data_recipes.instruments import NAMES
 from mllm.data_recipes.tune import METRES, Tune, split_of, works
 
@@ -39,17 +37,12 @@ class ClipPlan:
 
 
 @dataclass(frozen=True)
-class Unit:
+class Batch:
     """Clips that are written together."""
 
     number: int
     split: str
     clips: tuple[ClipPlan, ...]
-
-    @property
-    def shard(self) -> str:
-        """Path of its rows inside the build folder."""
-        return f"rows/{self.split}-{self.number:03d}.parquet"
 
 
 def seed_of(seed: int, name: str) -> np.random.Generator:
@@ -87,20 +80,18 @@ def split_tunes(tunes: list[Tune], mixture: Mixture) -> dict[str, list[Tune]]:
 def plan_clips(
     mixture: Mixture,
     tunes: list[Tune],
-    recipes: dict[str, Recipe],
     fonts: dict[str, dict[str, float]],
-    limit: int | None = None,
-) -> list[Unit]:
-    """All units in the order of work: test, validation, then train.
+    share: float = 1.0,
+) -> list[Batch]:
+    """All batches in the order of work: test, validation, then train.
 
     Args:
         fonts: split -> soundfont name -> weight, of the soundfonts that exist here.
-        limit: at most so many training clips; the other splits shrink in proportion.
+        share: part of the clips that the mixture asks for.
     """
-    units: list[Unit] = []
+    batches: list[Batch] = []
     by_split = split_tunes(tunes, mixture)
-    weights = {u.recipe: u.weight for u in mixture.sources if u.recipe in recipes}
-    share = 1.0 if limit is None or limit >= mixture.clips.train else limit / max(mixture.clips.train, 1)
+    weights = {load_recipe(use.recipe).name: use.weight for use in mixture.sources}
     for split in SPLITS:
         wanted = getattr(mixture.clips, split)
         wanted = min(wanted, max(1, round(wanted * share))) if wanted else 0
@@ -108,8 +99,8 @@ def plan_clips(
             continue
         clips = list(_plan_split(mixture, split, wanted, by_split[split], weights, fonts[split]))
         for i in range(0, len(clips), mixture.clips.unit):
-            units.append(Unit(len(units), split, tuple(clips[i : i + mixture.clips.unit])))
-    return units
+            batches.append(Batch(len(batches), split, tuple(clips[i : i + mixture.clips.unit])))
+    return batches
 
 
 def _plan_split(
@@ -150,9 +141,3 @@ def _plan_split(
             short=bool(split != "test" and rng.random() < mixture.clips.short_share),
             soundfont=names[int(rng.choice(len(names), p=font_weight / font_weight.sum()))],
         )
-
-
-def plan_hash(mixture: Mixture, units: list[Unit]) -> str:
-    """Identifies a build: another mixture, source or version of the planner gives another hash."""
-    text = json.dumps([mixture.model_dump(exclude={"scores_dir"}), [asdict(u) for u in units]], sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()

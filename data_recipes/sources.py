@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
@@ -17,7 +17,12 @@ from pathlib import Path
 from platformdirs import user_cache_path
 
 from mllm.data_recipes import sources_music21 as m21
+from mllm.data_recipes.adapters import ADAPTERS
 from mllm.data_recipes.config import DataError, Mixture, Recipe, Use, load_recipe, scores_dir
+from mllm.data_recipes.row import Item
+from mllm.data_recipes.sources_midi import midi_folder
+from mllm.data_recipes.sources_roman import roman_items
+from mllm.data_recipes.sources_scores import Job, score_jobs
 from mllm.data_recipes.tonal import tonal_tune
 from mllm.data_recipes.tune import Tune
 
@@ -53,11 +58,12 @@ def collect(mixture: Mixture, workers: int = 2, progress: Progress | None = None
         recipe = load_recipe(use.recipe)
         out.recipes[recipe.name] = recipe
         if recipe.loader == "tonal":
-            out.tunes += [tonal_tune(n, recipe.name) for n in range(use.limit or recipe.size)]
+            out.tunes += [tonal_tune(n, recipe.name) for n in range(use.limit or recipe.count)]
             continue
-        if recipe.loader not in _JOBS:
-            raise DataError(f"recipe {recipe.name}: unknown loader {recipe.loader!r}; known: {', '.join(_JOBS)}, tonal")
-        where = _locate(recipe, mixture)
+        if recipe.loader not in JOBS:
+            known = ", ".join([*JOBS, "tonal", *ITEMS, *ADAPTERS])
+            raise DataError(f"recipe {recipe.name}: unknown loader {recipe.loader!r}; known: {known}")
+        where = locate(recipe, mixture)
         if isinstance(where, str):
             out.absent[recipe.name] = where
             continue
@@ -69,15 +75,23 @@ def collect(mixture: Mixture, workers: int = 2, progress: Progress | None = None
     return out
 
 
-_JOBS = {
+JOBS: dict[str, Callable[[Recipe, Path], Iterator[Job]]] = {
     "music21_abc": m21.abc_jobs,
     "music21_chorales": m21.chorale_jobs,
+    "music21_scores": score_jobs,
     "openewld": m21.openewld_jobs,
     "openscore_lieder": m21.lieder_jobs,
 }
 
 
-def _locate(recipe: Recipe, mixture: Mixture) -> Path | str:
+ITEMS: dict[str, Callable[[Recipe, Path, Counter[str]], Iterator[Item]]] = {
+    "midi_folder": midi_folder,
+    "music21_roman": roman_items,
+}
+"""Loaders of collections that give items of their own instead of scores to arrange."""
+
+
+def locate(recipe: Recipe, mixture: Mixture) -> Path | str:
     """The folder or file of a collection, or a sentence that says why it is absent."""
     if recipe.loader.startswith("music21"):
         spec = find_spec("music21")
@@ -95,7 +109,7 @@ def _locate(recipe: Recipe, mixture: Mixture) -> Path | str:
 def _parsed(
     recipe: Recipe, use: Use, where: Path, workers: int, progress: Progress | None
 ) -> tuple[list[Tune], dict[str, int]]:
-    jobs = list(_JOBS[recipe.loader](recipe.name, where))
+    jobs = list(JOBS[recipe.loader](recipe, where))
     jobs = jobs[: use.limit or None]
     mark = json.dumps([recipe.loader, PARSER_VERSION, version("music21"), jobs], sort_keys=True)
     cache = cache_folder() / f"{recipe.name}-{hashlib.sha256(mark.encode()).hexdigest()[:16]}.jsonl"

@@ -6,16 +6,13 @@ import gzip
 import json
 import re
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from mllm.data_recipes.config import Recipe
+from mllm.data_recipes.sources_scores import SECONDS, Job, Parsed, TooSlow, collection, parse_score, processor_limit
 from mllm.data_recipes.tune import METRES, Bar, BarNote, Tune, analysed_key
-
-Job = tuple[str, dict[str, Any]]
-"""Tune id and what the parser of its loader needs."""
-Parsed = tuple[Tune | None, str]
-"""The tune, or None and the reason why it is skipped."""
 
 _EPS = 1e-4
 _NATURAL = {"C": 0, "D": 2, "E": 4, "F": 5, "G": 7, "A": 9, "B": 11}
@@ -32,28 +29,28 @@ _MODES = {
 _MAX_ABC = 40_000
 
 
-def abc_jobs(source: str, folder: Path) -> Iterator[Job]:
-    """One job a tune of the ABC files in `folder`."""
-    for path in sorted(folder.glob("*.abc")):
+def abc_jobs(recipe: Recipe, where: Path) -> Iterator[Job]:
+    """One job a tune of the ABC files of a recipe."""
+    for path, _, why in collection(recipe, where, (".abc",)):
         text = path.read_text(encoding="utf-8", errors="replace")
         for i, tune in enumerate(t for t in re.split(r"(?m)^(?=X:)", text) if t.startswith("X:")):
-            yield f"{source}/{path.stem}/{i + 1}", {"abc": tune, "key": "stated"}
+            yield f"{recipe.name}/{path.stem}/{i + 1}", {"abc": tune, "key": "stated", "skip": why}
 
 
-def chorale_jobs(source: str, folder: Path) -> Iterator[Job]:
+def chorale_jobs(recipe: Recipe, where: Path) -> Iterator[Job]:
     """One job a chorale file."""
-    for path in sorted(folder.glob("*.mxl")):
-        yield f"{source}/{path.stem}", {"path": str(path)}
+    for path in sorted(where.glob("*.mxl")):
+        yield f"{recipe.name}/{path.stem}", {"kind": "chorale", "path": str(path)}
 
 
-def openewld_jobs(source: str, path: Path) -> Iterator[Job]:
+def openewld_jobs(recipe: Recipe, where: Path) -> Iterator[Job]:
     """Lead sheets that state their key and keep one key and metre signature."""
-    with gzip.open(path, "rt", encoding="utf-8") as lines:
+    with gzip.open(where, "rt", encoding="utf-8") as lines:
         for line in lines:
             row = json.loads(line)
             one = row["n_key_sigs"] <= 1 and row["n_time_sigs"] <= 1
             yield (
-                f"{source}/{row['id']}",
+                f"{recipe.name}/{row['id']}",
                 {
                     "abc": first_voice(row["abc"]),
                     "key": "stated" if row["mode"] else "signature",
@@ -64,13 +61,13 @@ def openewld_jobs(source: str, path: Path) -> Iterator[Job]:
             )
 
 
-def lieder_jobs(source: str, path: Path) -> Iterator[Job]:
+def lieder_jobs(recipe: Recipe, where: Path) -> Iterator[Job]:
     """The voice part of every song; its mode comes from analysis and must fit the stated signature."""
-    with gzip.open(path, "rt", encoding="utf-8") as lines:
+    with gzip.open(where, "rt", encoding="utf-8") as lines:
         for line in lines:
             row = json.loads(line)
             yield (
-                f"{source}/{row['id']}",
+                f"{recipe.name}/{row['id']}",
                 {"abc": first_voice(row["abc"]), "key": "signature", "title": f"{row['composer']}: {row['title']}"},
             )
 
@@ -92,14 +89,20 @@ def first_voice(abc: str) -> str:
     return "\n".join(head + body)
 
 
-def parse(source: str, job: Job) -> Parsed:
-    """The tune of one job; every reason for a skip is text, never an exception."""
+def parse(source: str, job: Job, seconds: float = SECONDS) -> Parsed:
+    """The tune of one job; every reason for a skip is text, never an exception.
+
+    `seconds` of processor time are the most that one file may take, where the system can measure that (Unix).
+    """
     name, what = job
     warnings.filterwarnings("ignore")
+    if what.get("skip"):
+        return None, what["skip"]
     try:
-        if what.get("skip"):
-            return None, what["skip"]
-        return _parse_chorale(source, name, Path(what["path"])) if "path" in what else _parse_abc(source, name, what)
+        with processor_limit(seconds):
+            return _PARSERS[what.get("kind", "abc")](source, name, what)
+    except TooSlow:
+        return None, f"took longer than {seconds:g} s"
     except Exception as error:  # music21 raises almost anything on odd scores
         return None, f"music21 cannot read it ({type(error).__name__})"
 
@@ -138,9 +141,10 @@ def _title(abc: str) -> str:
     return match.group(1).strip() if match else ""
 
 
-def _parse_chorale(source: str, name: str, path: Path) -> Parsed:
+def _parse_chorale(source: str, name: str, what: dict[str, Any]) -> Parsed:
     from music21 import converter
 
+    path = Path(what["path"])
     score = converter.parse(path, forceSource=True)
     parts = list(score.parts)
     if len(parts) != 4:
@@ -252,3 +256,10 @@ def _together(voices: list[list[list[Bar]]]) -> list[list[Bar]]:
     if len(shapes) != 1:
         return []
     return [[[n for v in voices for n in v[r][b]] for b in range(len(run))] for r, run in enumerate(voices[0])]
+
+
+_PARSERS: dict[str, Callable[[str, str, dict[str, Any]], Parsed]] = {
+    "abc": _parse_abc,
+    "chorale": _parse_chorale,
+    "score": parse_score,
+}

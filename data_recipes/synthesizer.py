@@ -1,7 +1,7 @@
 """Notes to sound for thousands of clips: TinySoundFont, each soundfont read once a process.
 
-`mllm.synthesis` plays any MIDI file with its controllers, reverb and chorus at 48 kHz: five times slower, and every room
-would be the same. Here the room comes afterwards (`augment.py`), so that it can differ from clip to clip.
+`mllm.synthesis` plays any MIDI file with its controllers, reverb and chorus at 48 kHz: five times slower, and every
+room would be the same. Here the room comes afterwards (`augment.py`), so that it can differ from clip to clip.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def _synth(font: Path, rate: int) -> tuple[Any, int]:
         from tinysoundfont._tinysoundfont import OutputMode
     except ImportError as error:
         raise DataError(
-            "rendering needs TinySoundFont: `pip install --no-deps tinysoundfont` (its dependency pyaudio is not needed)"
+            "rendering needs TinySoundFont: `pip install --no-deps tinysoundfont` (pyaudio may be absent)"
         ) from error
     if not font.is_file():
         raise DataError(f"soundfont {font}: no such file")
@@ -56,7 +56,9 @@ def _generate(synth: Any, bank: int, samples: int) -> np.ndarray:
     return out
 
 
-def play(events: Sequence[Event], voices: Sequence[Voice], font: Path, seconds: float, sampling_rate: int) -> np.ndarray:
+def play(
+    events: Sequence[Event], voices: Sequence[Voice], font: Path, seconds: float, sampling_rate: int
+) -> np.ndarray:
     """The performance `events` of `voices`, one channel a voice.
 
     Args:
@@ -72,8 +74,8 @@ def play(events: Sequence[Event], voices: Sequence[Voice], font: Path, seconds: 
     Raises:
         DataError: the soundfont cannot be read or lacks a program, or TinySoundFont is not installed.
     """
-    # TinySoundFont interpolates without a filter: f Hz folds to rate - f. At this rate what folds stays above the wanted
-    # band, where the resampler removes it, and it costs a third less than 44.1 kHz.
+    # TinySoundFont interpolates without a filter: f Hz folds to rate - f. At this rate what folds stays above the
+    # wanted band, where the resampler removes it, and it costs a third less than 44.1 kHz.
     rate = _SOURCE_BAND + sampling_rate // 2
     synth, bank = _synth(font, rate)
     free = [c for c in range(16) if c != _DRUM_CHANNEL]
@@ -94,7 +96,7 @@ def play(events: Sequence[Event], voices: Sequence[Voice], font: Path, seconds: 
             sound.append(_generate(synth, bank, at - now))
             now = at
         if on:
-            # SoundFont 2.04 section 8.4.1 wants loudness to fall with the square of the velocity; TinySoundFont's is linear.
+            # SoundFont 2.04, 8.4.1: loudness falls with the square of the velocity. TinySoundFont's is linear.
             synth.noteon(channel, pitch, max(1, round(velocity**2 / 127)))
         else:
             synth.noteoff(channel, pitch)

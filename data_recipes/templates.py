@@ -2,39 +2,30 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Callable, Mapping
 from functools import lru_cache
 from pathlib import Path
+from string import Formatter
 from typing import Any
 
 import numpy as np
 import yaml
 
+from mllm.data_recipes.row import Turn
+from mllm.data_recipes.tune import key_name, note_name
 from mllm.metronome import nearest_mark
 
 Facts = dict[str, Any]
-Turn = tuple[str, str]
-"""A question and its answer."""
 
 SHORT_TASKS = ("instrument", "key", "tempo", "metre")
 MELODY_TASKS = ("melody_lowest", "melody_highest", "melody_range", "melody_contour", "melody_first_notes")
 
 _WORDS = {
-    "piano": "a piano",
-    "harpsichord": "a harpsichord",
-    "electric piano": "an electric piano",
     "mallets": "mallet percussion",
-    "organ": "an organ",
-    "accordion": "an accordion",
-    "acoustic guitar": "an acoustic guitar",
-    "electric guitar": "an electric guitar",
-    "harp": "a harp",
     "solo strings": "solo strings",
-    "string ensemble": "a string ensemble",
-    "choir": "a choir",
     "brass": "brass",
-    "saxophone": "a saxophone",
     "orchestral reeds": "orchestral reeds",
-    "flute": "a flute",
     "drums": "drums",
 }
 _METRE_WORDS = {
@@ -49,57 +40,193 @@ _TEXTURES = {
     "voices": "Several voices move together.",
     "accompanied": "A melody over bass and chords.",
 }
+_SHAPES = {
+    "level": "stays level",
+    "rising": "rises",
+    "falling": "falls",
+    "arch": "forms an arch",
+    "valley": "dips and returns",
+}
+_CONTOURS = {"ascending": "rising", "descending": "falling"}
+"""Words of `mllm.score_facts` -> words of `row.FACTS`."""
+_KEY = re.compile(r"([A-G][#b]?) ([a-z]+)")
+_METRE = re.compile(r"\d{1,2}/(?:1|2|4|8|16)")
+_MOST_COUNTED = 60
+"""Notes that somebody may be asked to count."""
+_UNSTEADY = 0.06
+"""Beats whose intervals spread more than this (interquartile range over median) have no one tempo."""
 
 
 @lru_cache(maxsize=1)
-def wordings() -> dict[str, dict[str, dict[str, list[str]]]]:
-    """task -> style (short, sentence) -> questions, answers."""
+def wordings() -> dict[str, dict[str, Any]]:
+    """task -> style -> questions, answers; and `difficulty`, 1 to 3, where a task is not easy."""
     return yaml.safe_load((Path(__file__).parent / "wordings.yaml").read_text(encoding="utf-8"))
 
 
-def _speed(bpm: float) -> str:
+def pick(options: list[str], rng: np.random.Generator) -> str:
+    """One of the options."""
+    return options[int(rng.integers(len(options)))]
+
+
+def known(facts: Mapping[str, Any]) -> Facts:
+    """The facts that say something: no None, NaN, empty list; contours in our words; a tempo where beats are steady."""
+    out = {k: v for k, v in facts.items() if v is not None and v == v and (isinstance(v, bool | int | float) or len(v))}
+    if "instruments" in out:
+        out["instruments"] = [name for name in out["instruments"] if name]
+    for name, wrong in (("instruments", out.get("instruments") == []), ("tempo", not out.get("tempo", 1) > 0)):
+        if wrong:
+            del out[name]
+    if "contour" in out:
+        out["contour"] = _CONTOURS.get(out["contour"], out["contour"])
+    beats = out.get("beats", ())
+    if "tempo" not in out and len(beats) >= 8:
+        gaps = np.diff(np.asarray(beats, float))
+        low, middle, high = np.percentile(gaps, (25, 50, 75))
+        if middle > 0 and (high - low) / middle < _UNSTEADY:
+            out["tempo"] = float(60 / middle)
+    return out
+
+
+def speed(bpm: float) -> str:
+    """A tempo in a word: slow, moderate, lively or fast."""
     return "slow" if bpm < 76 else "moderate" if bpm < 108 else "lively" if bpm < 144 else "fast"
 
 
-def _fields(facts: Facts) -> dict[str, str]:
-    words = [_WORDS[f] for f in facts["instruments"]]
-    speed = _speed(facts["tempo"])
-    texture = _TEXTURES[facts["texture"]]
-    if facts["texture"] != "solo":
-        shape = {
-            "level": "stays level",
-            "rising": "rises",
-            "falling": "falls",
-            "arch": "forms an arch",
-            "valley": "dips and returns",
-        }[facts["contour"]]
-        texture = f"{texture} The melody {shape}."
-    return {
-        "instrument_list": ", ".join(facts["instruments"]),
-        "instrument_words": " and ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words),
-        "key": facts["key"],
-        "bpm": str(nearest_mark(facts["tempo"])),
-        "tempo_word": speed,
-        "metre": facts["metre"],
-        "metre_words": _METRE_WORDS[facts["metre"]],
-        "a_speed": f"a {speed}",
-        "A_speed": f"A {speed}",
-        "texture_sentence": texture,
-        "lowest": facts["lowest"],
-        "highest": facts["highest"],
-        "contour": facts["contour"],
-        "first_notes": ", ".join(facts["first_notes"]),
-    }
+def round_tempo(bpm: float) -> int:
+    """The metronome mark nearest to a tempo, or the tempo itself where it lies beyond the marks."""
+    mark = nearest_mark(bpm)
+    return mark if abs(mark / bpm - 1) < 0.03 else round(bpm)
+
+
+def with_article(name: str) -> str:
+    """`an organ`; plurals and collective nouns stay as they are."""
+    return _WORDS.get(name, f"{'an' if name[0] in 'aeiou' else 'a'} {name}")
+
+
+def join(words: list[str]) -> str:
+    """`a flute, a harp and drums`."""
+    return " and ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)
+
+
+def clock(seconds: float) -> str:
+    """m:ss, cut off to the whole second."""
+    return f"{int(seconds) // 60}:{int(seconds) % 60:02d}"
+
+
+def pitch_name(pitch: int, key: str | None = None) -> str:
+    """Name with octave of a MIDI number, 60 = C4, spelled with flats where `key` has flats."""
+    for tonic in range(12):
+        for mode in ("major", "minor", "dorian", "mixolydian"):
+            if key == key_name(tonic, mode):
+                return note_name(pitch, tonic, mode)
+    return note_name(pitch, 0, "major")
+
+
+def chord_name(label: str) -> str:
+    """A label in Harte's syntax as an answer gives it: `C` for `C:maj`, `no chord` for `N`."""
+    return "no chord" if label in ("N", "X") else label.removesuffix(":maj")
+
+
+def affect(value: float, low: str, middle: str, high: str) -> str:
+    """A rating in -1..1 in one of three words; the middle third is the middle word."""
+    return low if value < -1 / 3 else high if value > 1 / 3 else middle
+
+
+def _key(facts: Facts, part: int) -> str | None:
+    match = _KEY.fullmatch(facts["key"])
+    return match and match[part]
+
+
+def _metre_sentence(facts: Facts) -> str | None:
+    return _METRE_WORDS.get(facts["metre"])
+
+
+def _texture_sentence(facts: Facts) -> str | None:
+    texture, shape = _TEXTURES.get(facts["texture"]), _SHAPES.get(facts["contour"])
+    if facts["texture"] == "solo" or texture is None or shape is None:
+        return texture
+    return f"{texture} The melody {shape}."
+
+
+def _caption(facts: Facts) -> str | None:
+    text = " ".join(str(facts["caption"]).split())
+    # A caption that names the work or its author teaches to recall, not to hear.
+    named = [str(facts[k]).lower() for k in ("title", "composer") if len(str(facts.get(k) or "")) > 3]
+    return None if not text or any(n in text.lower() for n in named) else text
+
+
+def _count(facts: Facts) -> str | None:
+    count = facts["notes"] if isinstance(facts["notes"], int) else len(facts["notes"])
+    return str(count) if count <= _MOST_COUNTED else None
+
+
+def _in_words(value: Any) -> str:
+    return value if isinstance(value, str) else ", ".join(value)
+
+
+FIELDS: dict[str, tuple[tuple[str, ...], Callable[[Facts], str | None]]] = {
+    "instrument_list": (("instruments",), lambda f: ", ".join(f["instruments"])),
+    "instrument_words": (("instruments",), lambda f: join([with_article(n) for n in f["instruments"]])),
+    "instrument_count": (("instruments",), lambda f: str(len(set(f["instruments"])))),
+    "key": (("key",), lambda f: _key(f, 0)),
+    "tonic": (("key",), lambda f: _key(f, 1)),
+    "mode": (("key",), lambda f: _key(f, 2)),
+    "bpm": (("tempo",), lambda f: str(round_tempo(f["tempo"]))),
+    "tempo_word": (("tempo",), lambda f: speed(f["tempo"])),
+    "a_speed": (("tempo",), lambda f: f"a {speed(f['tempo'])}"),
+    "A_speed": (("tempo",), lambda f: f"A {speed(f['tempo'])}"),
+    "metre": (("metre",), lambda f: f["metre"] if _METRE.fullmatch(f["metre"]) else None),
+    "metre_words": (("metre",), _metre_sentence),
+    "texture": (("texture",), lambda f: f["texture"] if f["texture"] in _TEXTURES else None),
+    "texture_line": (("texture",), lambda f: _TEXTURES.get(f["texture"])),
+    "texture_sentence": (("texture", "contour"), _texture_sentence),
+    "lowest": (("lowest",), lambda f: f["lowest"]),
+    "highest": (("highest",), lambda f: f["highest"]),
+    "contour": (("contour",), lambda f: f["contour"] if f["contour"] in _SHAPES else None),
+    "contour_words": (("contour",), lambda f: _SHAPES.get(f["contour"])),
+    "first_notes": (("first_notes",), lambda f: ", ".join(f["first_notes"][:3]) if len(f["first_notes"]) > 2 else None),
+    "caption": (("caption",), _caption),
+    "tag_list": (("tags",), lambda f: ", ".join(f["tags"])),
+    "genre": (("genre",), lambda f: f["genre"]),
+    "mood_list": (("mood",), lambda f: _in_words(f["mood"])),
+    "valence_word": (("valence",), lambda f: affect(f["valence"], "negative", "neutral", "positive")),
+    "arousal_word": (("arousal",), lambda f: affect(f["arousal"], "calm", "moderate", "energetic")),
+    "pitch_name": (("pitch",), lambda f: pitch_name(int(f["pitch"]))),
+    "pitch_number": (("pitch",), lambda f: str(int(f["pitch"]))),
+    "drums_word": (("drums",), lambda f: "yes" if f["drums"] else "no"),
+    "drums_words": (("drums",), lambda f: "Drums play" if f["drums"] else "No drums play"),
+    "bar_count": (("bars",), lambda f: str(f["bars"])),
+    "note_count": (("notes",), _count),
+}
+"""Field in braces of wordings.yaml -> the facts it needs, and what it says (None where the facts do not let it)."""
+
+
+def needs(templates: list[str]) -> tuple[str, ...]:
+    """Facts that the fields of these templates read, sorted."""
+    names = {name for t in templates for _, name, _, _ in Formatter().parse(t) if name}
+    return tuple(sorted({fact for name in names for fact in FIELDS[name][0]}))
+
+
+def fill(template: str, facts: Facts, **given: str) -> str | None:
+    """The template with its fields said (those of `given` as given), or None where one of them cannot be said."""
+    names = [name for _, name, _, _ in Formatter().parse(template) if name]
+    said = {name: given[name] if name in given else FIELDS[name][1](facts) for name in names}
+    return None if None in said.values() else template.format(**said)
 
 
 def ask(task: str, facts: Facts, rng: np.random.Generator, style: str | None = None) -> Turn:
-    """A question of `task` and its true answer; `style` is short, sentence, or drawn (short three times in four)."""
-    styles = wordings()[task]
+    """A question of `task` and its true answer; `style` is short, sentence, or drawn (short three times in four).
+
+    For clips of our own, whose facts are all there; makers.py asks about anything.
+    """
+    styles = {s: w for s, w in wordings()[task].items() if s in ("short", "sentence")}
     if style is None or style not in styles:
         style = next(iter(styles)) if len(styles) == 1 else ("short" if rng.random() < 0.75 else "sentence")
-    questions, answers = styles[style]["questions"], styles[style]["answers"]
-    question = questions[int(rng.integers(len(questions)))]
-    return question, answers[int(rng.integers(len(answers)))].format(**_fields(facts))
+    question = pick(styles[style]["questions"], rng)
+    answer = fill(pick(styles[style]["answers"], rng), facts)
+    if answer is None:
+        raise ValueError(f"the facts of this clip do not answer {task!r}")
+    return question, answer
 
 
 def messages(audio: str, turns: list[Turn]) -> list[dict[str, Any]]:

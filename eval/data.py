@@ -38,13 +38,23 @@ def read_clips(data: Path, split: str) -> list[EvalClip]:
             messages = json.loads(row["messages"]) if isinstance(row["messages"], str) else row["messages"]
             names = [part["audio"] for m in messages if not isinstance(m["content"], str) for part in m["content"]
                      if part.get("type") == "audio"]  # fmt: skip
-            if len(names) == 1 and names[0] not in clips:
-                clips[names[0]] = EvalClip(names[0], data / names[0], json.loads(row["facts"]))
+            facts = json.loads(row["facts"])
+            if len(names) == 1 and names[0] not in clips and _is_whole(names[0], facts):
+                clips[names[0]] = EvalClip(names[0], data / names[0], facts)
     if not clips:
         raise EvalError(
             f"{data} has no rows of the split {split!r}: build it first (mllm data build … --output {data})"
         )
     return [clips[name] for name in sorted(clips, key=lambda n: (Path(n).name, n))]
+
+
+def _is_whole(name: str, facts: dict[str, Any]) -> bool:
+    """Whether the facts are all that there is to know of one clip.
+
+    Those of a medley change from section to section, those of an episode are its labels, and of an item of a public set
+    this or that is known.
+    """
+    return not name.startswith("clips/sets-") and not {"sections", "label_kind"} & facts.keys()
 
 
 def data_hash(data: Path) -> str:

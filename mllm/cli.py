@@ -16,6 +16,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from mllm.cli_data import data_verbs
 from mllm.cli_score import score_verbs
 from mllm.errors import MllmError, PromptError
 
@@ -63,7 +64,6 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     rich_markup_mode="rich",
 )
-data_verbs = typer.Typer(no_args_is_help=True, help="Build instruction data from scores: list, show, build.")
 app.add_typer(score_verbs, name="score")
 app.add_typer(data_verbs, name="data")
 
@@ -281,81 +281,6 @@ def export(
     music = _load(model, dtype=getattr(torch, dtype))
     save_model(music.model, music.processor, folder, music.provenance | {"exported_from": model, "dtype": dtype})
     typer.echo(f'{folder}: written; try it with `mllm ask --model {folder} song.mp3 "What key is this in?"`')
-
-
-@data_verbs.command("list")
-def data_list() -> None:
-    """The collections that can be built from, with their licences, and the mixtures made of them.
-
-    mllm data list
-    """
-    from mllm.data_recipes.config import HERE, load_mixture, load_recipe
-
-    typer.echo("recipes")
-    for path in sorted((HERE / "recipes").glob("*.yaml")):
-        recipe = load_recipe(path.stem)
-        typer.echo(f"  {recipe.name:<10} {recipe.title}\n  {'':<10} {recipe.licence}")
-    typer.echo("mixtures")
-    for path in sorted((HERE / "mixtures").glob("*.yaml")):
-        mixture = load_mixture(path)
-        clips = mixture.clips
-        typer.echo(
-            f"  {mixture.name:<10} {clips.train} + {clips.validation} + {clips.test} clips of {clips.seconds:g} s"
-        )
-        typer.echo(f"  {'':<10} {', '.join(use.recipe for use in mixture.sources)}: {path}")
-
-
-@data_verbs.command("show")
-def data_show(
-    name: Annotated[str, typer.Argument(help="A recipe, a mixture, or a folder that `build` made.")],
-    rows: Annotated[int, typer.Option(min=0, help="Rows of a built folder to print.")] = 3,
-) -> None:
-    """What a recipe or mixture says, or what a built folder holds.
-
-    mllm data show oneill
-
-    mllm data show runs/data/mini --rows 5
-    """
-    from mllm.data_recipes.config import HERE, DataError
-
-    folder = Path(name)
-    if (folder / "manifest.json").is_file():
-        import pyarrow.parquet as parquet
-
-        manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
-        wanted = ("name", "complete", "clips", "hours", "rows", "clips_by_source", "licences", "soundfonts", "left_out")
-        typer.echo(json.dumps({key: manifest.get(key) for key in wanted}, indent=1, ensure_ascii=False))
-        for shard in sorted((folder / "rows").glob("*.parquet"))[:1]:
-            for row in parquet.read_table(shard).slice(0, rows).to_pylist():
-                typer.echo(json.dumps(row, ensure_ascii=False))
-        return
-    for path in (HERE / "recipes" / f"{name}.yaml", HERE / "mixtures" / f"{name}.yaml", folder):
-        if path.is_file() and path.suffix in (".yaml", ".yml"):
-            typer.echo(path.read_text(encoding="utf-8").rstrip())
-            return
-    raise DataError(f"{name}: no recipe, mixture or built folder of this name; `mllm data list` shows them")
-
-
-@data_verbs.command("build")
-def data_build(
-    mixture: Annotated[str, typer.Argument(help="A mixture's YAML, or the name of one that ships.")],
-    output: Annotated[Path | None, typer.Option(help="Folder for clips and rows; default runs/data/NAME.")] = None,
-    workers: Annotated[int, typer.Option(min=1, help="Processes.")] = os.cpu_count() or 2,
-    limit: Annotated[int | None, typer.Option(min=1, help="At most so many training clips.")] = None,
-) -> None:
-    """Render clips and write instruction rows; a build that was stopped goes on when run again.
-
-    mllm data build data_recipes/mixtures/mini.yaml
-
-    mllm data build tiny --output /tmp/tiny --limit 20
-    """
-    from mllm.data_recipes.build import build_mixture
-    from mllm.data_recipes.config import HERE
-
-    path = HERE / "mixtures" / f"{mixture}.yaml"
-    path = path if path.is_file() else Path(mixture)
-    manifest = build_mixture(path, output or Path("runs/data") / path.stem, workers, limit)
-    typer.echo(f"{manifest.parent}: done; look at it with `mllm data show {manifest.parent}`")
 
 
 if __name__ == "__main__":

@@ -64,3 +64,10 @@ def describe_data(path: str | Path) -> dict[str, Any]:
         content = json.loads(manifest.read_text())
         out |= {key: content[key] for key in ("licences", "soundfonts", "clips", "rows") if key in content}
     return out
+
+
+def describe_parent(adapter: Path) -> dict[str, Any]:
+    """Of an adapter that training goes on from: hash of its weights, and what it had learned from at what cost."""
+    record = read_provenance(adapter.parent)
+    kept = {key: record[key] for key in ("data", "config", "cost", "warmup", "goes_on_from") if key in record}
+    return {"sha256": hashlib.sha256(adapter.read_bytes()).hexdigest(), **kept}

@@ -26,6 +26,7 @@ class ModelConfig:
     language_model: str = "smollm2-135m-instruct"  # pinned name or folder
     projector: dict[str, Any] = field(default_factory=dict)  # fields of MusicLMConfig
     projector_weights: str | None = None  # safetensors of a projector trained before (warm-up)
+    adapter: str | None = None  # trained adapter to go on from: `mini`, or the folder of an earlier run
 
 
 @dataclass

@@ -18,13 +18,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from peft import LoraConfig, PeftModel, get_peft_model
+from peft import LoraConfig, PeftModel, get_peft_model, set_peft_model_state_dict
 from peft.tuners.tuners_utils import BaseTunerLayer
 from safetensors.torch import load_file
 from transformers import Trainer, TrainerCallback, TrainingArguments, set_seed
 
-from mllm.assemble import assemble
-from mllm.provenance import describe_bases, describe_data
+from mllm.assemble import MODELS, assemble
+from mllm.provenance import describe_bases, describe_data, describe_parent
 from mllm.train.config import ConfigError, TrainConfig
 from mllm.train.dataset import (
     Collator,
@@ -90,6 +90,7 @@ class Provenance(TrainerCallback):
 
     def __init__(self, config: TrainConfig, model_config: Any, examples: InstructionDataset, last: str | None):
         self.config, self.model_config, self.examples = config, model_config, examples
+        self.parent = describe_parent(adapter_file(config.model.adapter)) if config.model.adapter else None
         before = Path(last or "") / "provenance.json"
         self.seconds_before = json.loads(before.read_text())["cost"]["seconds"] if last and before.is_file() else 0
         self.started = time.monotonic()
@@ -107,6 +108,7 @@ class Provenance(TrainerCallback):
         provenance = {
             "bases": describe_bases(parts.audio_tower, parts.language_model, parts.projector),
             "data": describe_data(data.path),
+            **({"goes_on_from": self.parent} if self.parent else {}),
             "config": asdict(self.config),
             "command": f"accelerate launch -m mllm.train.sft CONFIG.yaml --output_dir {folder.name}",
             "cost": {
@@ -143,6 +145,8 @@ def build_model(config: TrainConfig) -> tuple[PeftModel, Any]:
         modules_to_save=["projector"],
     )
     tuned = get_peft_model(model, lora)
+    if config.model.adapter:
+        _go_on_from(tuned, adapter_file(config.model.adapter))
     for module in tuned.modules():
         if isinstance(module, BaseTunerLayer):  # autocast casts; peft would copy every activation to float32 first
             module.cast_input_dtype_enabled = dtype == torch.float32
@@ -150,6 +154,29 @@ def build_model(config: TrainConfig) -> tuple[PeftModel, Any]:
         for layer in tuned.get_base_model().get_decoder().layers:
             layer.compile(dynamic=True)
     return tuned, processor
+
+
+def adapter_file(name: str) -> Path:
+    """The weights of the adapter `name`: a shipped model, or the folder of an earlier run."""
+    file = MODELS.get(name, Path(name)) / "adapter_model.safetensors"
+    if not file.is_file():
+        raise ConfigError(f"model.adapter: {name} holds no adapter_model.safetensors; give `mini` or a run's folder")
+    return file
+
+
+def _go_on_from(tuned: PeftModel, file: Path) -> None:
+    try:
+        result = set_peft_model_state_dict(tuned, load_file(file))
+    except RuntimeError as error:
+        raise ConfigError(
+            f"{file} is of another shape than `lora` and `projector` say: {str(error).splitlines()[-1].strip()}"
+        ) from error
+    missing = [name for name in result.missing_keys if "lora_" in name or "modules_to_save" in name]
+    if missing or result.unexpected_keys:
+        first = [*missing, *result.unexpected_keys][0]
+        raise ConfigError(
+            f"{file} does not fit this model ({first}): use the language model, tower and lora it was made with"
+        )
 
 
 def last_whole_checkpoint(output_dir: Path) -> str | None:

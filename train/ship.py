@@ -46,7 +46,11 @@ def ship(run: Path, output: Path, warmup: Path | None = None) -> Path:
     (output / "adapter_config.json").write_text(json.dumps(config, indent=1, sort_keys=True) + "\n")
     provenance = json.loads((run / "provenance.json").read_text())
     provenance["config"]["data"]["path"] = Path(provenance["config"]["data"]["path"]).name
-    provenance["config"]["model"]["projector_weights"] = "made by mllm.train.warmup, see `warmup`"
+    parts = provenance["config"]["model"]
+    if parts.get("projector_weights"):
+        parts["projector_weights"] = "made by mllm.train.warmup, see `warmup`"
+    if parts.get("adapter"):
+        parts["adapter"] = Path(parts["adapter"]).name
     if warmup:
         provenance["warmup"] = json.loads((warmup / "warmup.json").read_text())
     provenance |= {

@@ -39,11 +39,11 @@ SUMMARY_TOKENS = 8  # that the heads read
 
 
 def clip_facts(path: str | Path, split: str) -> dict[str, dict[str, Any]]:
-    """Audio path -> facts, one entry a clip, of rows with exactly one audio."""
+    """Audio path -> facts, one entry a clip, of rows with exactly one audio of which they are true from end to end."""
     clips: dict[str, dict[str, Any]] = {}
     for row in read_rows(path, split):
         audios = row_audios(row)
-        if len(audios) == 1 and row.get("facts"):
+        if len(audios) == 1 and row.get("facts") and "sections" not in row["facts"]:
             clips.setdefault(audios[0], row["facts"])
     return clips
 

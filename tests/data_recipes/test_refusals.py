@@ -6,6 +6,7 @@ import pytest
 import yaml
 
 from mllm.data_recipes.config import HERE, DataError, load_mixture, load_recipe
+from mllm.data_recipes.licences import normalise
 from mllm.data_recipes.sources import collect
 
 
@@ -16,7 +17,7 @@ def mixture_file(tmp_path: Path, **changes: object) -> Path:
     return path
 
 
-@pytest.mark.parametrize("name", ["thesession", "The Session", "essenFolksong", "IrishMAN", "folk-rnn"])
+@pytest.mark.parametrize("name", ["thesession", "The Session", "IrishMAN", "folk-rnn"])
 def test_forbidden_sources_are_refused_by_name(tmp_path: Path, name: str) -> None:
     with pytest.raises(DataError, match="refused"):
         load_mixture(mixture_file(tmp_path, sources=[{"recipe": name, "weight": 1.0}]))
@@ -25,9 +26,8 @@ def test_forbidden_sources_are_refused_by_name(tmp_path: Path, name: str) -> Non
 @pytest.mark.parametrize(
     "field, value",
     [
-        ("licence", "CC BY-NC 4.0"),
-        ("licence", "for non-commercial use"),
-        ("path", "essenFolksong"),
+        ("path", "irishman"),
+        ("url", "https://huggingface.co/datasets/sander-wood/irishman"),
         ("title", "tunes from TheSession"),
         ("terms", "https://thesession.org/tunes - CC BY 4.0"),
     ],
@@ -37,13 +37,81 @@ def test_a_recipe_cannot_hide_a_forbidden_source(tmp_path: Path, field: str, val
         "name": "mine",
         "title": "t",
         "loader": "music21_abc",
-        "licence": "CC0-1.0",
+        "licence": "cc0-1.0",
         "terms": "none",
         field: value,
     }
     (tmp_path / "mine.yaml").write_text(yaml.safe_dump(recipe))
     with pytest.raises(DataError, match="refused"):
         load_recipe("mine", tmp_path)
+
+
+@pytest.mark.parametrize("licence", ["CC BY-NC 4.0", "ask my uncle", "unknown", "", "cc-by-nc-xx"])
+def test_a_recipe_says_its_licence_by_a_known_name(tmp_path: Path, licence: str) -> None:
+    recipe = {"name": "mine", "title": "t", "loader": "table", "licence": licence, "terms": "none"}
+    (tmp_path / "mine.yaml").write_text(yaml.safe_dump(recipe))
+    with pytest.raises(DataError, match="unknown licence"):
+        load_recipe("mine", tmp_path)
+
+
+@pytest.mark.parametrize(
+    "allowed, refused",
+    [
+        (None, True),
+        (["cc-by-nc"], False),
+        (["cc-by-nc-4.0"], False),
+        (["cc-by-nc-3.0"], True),
+        (["cc-by", "cc0"], True),
+    ],
+)
+def test_a_mixture_lets_in_only_the_licences_it_allows(
+    tmp_path: Path, allowed: list[str] | None, refused: bool
+) -> None:
+    recipe = {"name": "mine", "title": "t", "loader": "table", "licence": "cc-by-nc-4.0", "terms": "none"}
+    (tmp_path / "mine.yaml").write_text(yaml.safe_dump(recipe))
+    changes = {"sources": [{"recipe": "mine.yaml"}]} | ({"allow_licences": allowed} if allowed else {})
+    path = mixture_file(tmp_path, **changes)
+    if refused:
+        with pytest.raises(DataError, match="not among those allowed"):
+            load_mixture(path)
+    else:
+        assert load_mixture(path).sources
+
+
+def test_essen_is_refused_for_what_its_own_file_says(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="non-commercial is not among those allowed"):
+        load_mixture(mixture_file(tmp_path, sources=[{"recipe": "essen", "weight": 1.0}]))
+
+
+@pytest.mark.parametrize(
+    "text, name",
+    [
+        ("http://creativecommons.org/licenses/by-nc-sa/3.0/us/", "cc-by-nc-sa-3.0"),
+        ("CC BY-SA 4.0", "cc-by-sa-4.0"),
+        ("Attribution-NonCommercial-ShareAlike 3.0 International", "cc-by-nc-sa-3.0"),
+        ("cc_by_nc", "cc-by-nc"),
+        ("https://creativecommons.org/publicdomain/zero/1.0/", "cc0-1.0"),
+        ("Public Domain", "public-domain"),
+        ("Apache-2.0", "apache-2.0"),
+        ("Attribution-No Derivative Works 3.0", "cc-by-nd-3.0"),
+        ("Attribution-Noncommercial-Share Alike 3.0 United States", "cc-by-nc-sa-3.0"),
+        ("Attribution-Noncommercial-No Derivative Works 3.0 Unported", "cc-by-nc-nd-3.0"),
+        ("Public Domain Mark 1.0", "public-domain"),
+        ("CC BY 4.0 for research only", None),
+        ("CC BY, not for commercial use", None),
+        ("stand by me", None),
+        ("mitten", None),
+        ("free for all", None),
+        ("CC", None),
+        ("", None),
+    ],
+)
+def test_licence_texts_are_understood_or_refused_but_never_guessed(text: str, name: str | None) -> None:
+    if name is None:
+        with pytest.raises(DataError):
+            normalise(text)
+    else:
+        assert normalise(text) == name
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import pytest
 
 from mllm.data_recipes.arrange import arrange, excerpt, harmony, starts
 from mllm.data_recipes.clip import contour, make_clip
-from mllm.data_recipes.config import HERE, find_soundfont, load_mixture, load_recipe
+from mllm.data_recipes.config import HERE, find_soundfont, load_mixture
 from mllm.data_recipes.instruments import FAMILIES, NAMES
 from mllm.data_recipes.perform import perform
 from mllm.data_recipes.plan import plan_clips, split_tunes
@@ -114,7 +114,6 @@ def test_every_prefix_of_the_plan_is_balanced() -> None:
     units = plan_clips(
         mixture,
         tunes,
-        {"tonal": load_recipe("tonal")},
         {"train": {"a": 1.0}, "validation": {"a": 1.0}, "test": {"b": 1.0}},
     )
     assert [u.split for u in units] == sorted((u.split for u in units), key=["test", "validation", "train"].index)
@@ -131,9 +130,7 @@ def test_every_prefix_of_the_plan_is_balanced() -> None:
 def test_facts_agree_with_the_notes_that_sound(number: int) -> None:
     mixture = load_mixture(HERE / "mixtures" / "tiny.yaml")
     tunes = [tonal_tune(n) for n in range(40)]
-    units = plan_clips(
-        mixture, tunes, {"tonal": load_recipe("tonal")}, {s: {"TimGM6mb": 1.0} for s in ("train", "validation", "test")}
-    )
+    units = plan_clips(mixture, tunes, {s: {"TimGM6mb": 1.0} for s in ("train", "validation", "test")})
     plan = [c for u in units if u.split == "train" for c in u.clips][number]
     tune = next(t for t in tunes if t.id == plan.candidates[0])
     font = find_soundfont(mixture.soundfonts[0])

@@ -16,6 +16,7 @@ import pytest
 import soundfile
 import torch
 import yaml
+from safetensors.torch import load_file
 from tiny import clicks, save_tiny_text_model
 from transformers import AutoConfig
 
@@ -110,6 +111,27 @@ def test_the_adapter_answers(config_file, own_clips, tmp_path):
     train(load_config(config_file), tmp_path / "run")
     answer = load(str(tmp_path / "run")).ask(own_clips.parent / "0.wav", "How fast?", max_new_tokens=4)
     assert answer.audio_tokens == 8 + 30, "six seconds are eight summary tokens and five a second"
+
+
+def test_training_goes_on_from_an_adapter_and_says_so(config_file, tmp_path):
+    config = load_config(config_file)
+    first, second = tmp_path / "first", tmp_path / "second"
+    train(config, first)
+    config.model.adapter = str(first)
+    config.training = config.training | {"max_steps": 1, "learning_rate": 0.0, "warmup_steps": 0}
+    config.projector_learning_rate = 0.0
+    train(config, second)
+    before, after = (load_file(run / "adapter_model.safetensors") for run in (first, second))
+    assert all(torch.equal(before[name], after[name]) for name in before), "a step at rate 0 changes nothing"
+    record = json.loads((second / "provenance.json").read_text())["goes_on_from"]
+    assert record["sha256"] == hashlib.sha256((first / "adapter_model.safetensors").read_bytes()).hexdigest()
+    assert record["cost"]["steps"] > 0 and record["data"]["sha256"]
+    config.lora.rank += 1
+    with pytest.raises(ConfigError, match="of another shape"):
+        train(config, tmp_path / "third")
+    config.model.adapter = str(tmp_path / "nowhere")
+    with pytest.raises(ConfigError, match="no adapter_model.safetensors"):
+        train(config, tmp_path / "third")
 
 
 def test_a_shipped_run_answers_alike_and_names_no_folder_of_this_machine(config_file, own_clips, tmp_path, monkeypatch):

@@ -1,0 +1,127 @@
+"""What a mixture is made of, as far as it is on this machine: scores, public sets, soundfonts."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from mllm.data_recipes.adapters import ADAPTERS
+from mllm.data_recipes.config import (
+    SPLITS,
+    Counts,
+    DataError,
+    Mixture,
+    Recipe,
+    Soundfont,
+    Use,
+    find_soundfont,
+    load_recipe,
+)
+from mllm.data_recipes.plan import split_tunes
+from mllm.data_recipes.sources import ITEMS, Progress, collect, locate
+from mllm.data_recipes.store import Store
+from mllm.data_recipes.tune import Tune
+
+
+@dataclass
+class Ingredients:
+    """Everything that a mixture names, as far as it is here."""
+
+    config: Mixture
+    tunes: list[Tune] = field(default_factory=list)
+    uses: dict[str, Use] = field(default_factory=dict)
+    """How much of each recipe is wanted, by its name."""
+    recipes: dict[str, Recipe] = field(default_factory=dict)
+    """All recipes of the mixture by name."""
+    sets: dict[str, str] = field(default_factory=dict)
+    """Recipe whose loader gives items -> the folder or address that it starts from."""
+    fonts: dict[str, Path] = field(default_factory=dict)
+    skipped: dict[str, dict[str, int]] = field(default_factory=dict)
+    """Recipe -> reason -> how many tunes were unusable."""
+    left_out: dict[str, str] = field(default_factory=dict)
+    """Recipe or soundfont -> why it is missing."""
+
+    @classmethod
+    def find(cls, config: Mixture, workers: int, progress: Progress | None = None) -> Ingredients:
+        """Read the scores, look for the sets and soundfonts. DataError where nothing at all can be made."""
+        out = cls(config)
+        scores: list[Use] = []
+        for use in config.sources:
+            recipe = load_recipe(use.recipe)
+            out.uses[recipe.name] = use
+            if recipe.loader in ADAPTERS:
+                root = _set_root(config, recipe)
+            elif recipe.loader in ITEMS:
+                where = locate(recipe, config)
+                root = str(where) if isinstance(where, Path) else None
+            else:
+                scores.append(use)
+                continue
+            out.recipes[recipe.name] = recipe
+            if root is None:
+                out.left_out[recipe.name] = recipe.get or f"its folder is not here ({recipe.terms})"
+            else:
+                out.sets[recipe.name] = root
+        if scores:
+            found = collect(config.model_copy(update={"sources": scores}), workers, progress)
+            out.tunes, out.skipped = found.tunes, found.skipped
+            out.recipes |= found.recipes
+            out.left_out |= found.absent
+        out._find_fonts()
+        return out
+
+    def _find_fonts(self) -> None:
+        for font in [*self.config.soundfonts, *self.config.test_soundfonts]:
+            if (path := find_soundfont(font)) is not None:
+                self.fonts[font.name] = path
+            else:
+                self.left_out[font.name] = f"soundfont not found ({', '.join(font.path)})"
+        if self.config.soundfonts and not any(f.name in self.fonts for f in self.config.soundfonts):
+            missing = "; ".join(f"{f.name}: {self.left_out[f.name]}" for f in self.config.soundfonts)
+            raise DataError(f"none of the soundfonts exists: {missing}; install one or name yours")
+        if self.config.clips.test and not any(f.name in self.fonts for f in self.config.test_soundfonts):
+            self.left_out["test split"] = "none of its soundfonts exists, and it must not use one that training hears"
+
+    def font_weights(self, split: str) -> dict[str, float]:
+        """Name -> weight of the soundfonts that a split may sound like."""
+        fonts: list[Soundfont] = self.config.test_soundfonts if split == "test" else self.config.soundfonts
+        return {f.name: f.weight for f in fonts if f.name in self.fonts}
+
+    @cached_property
+    def tunes_by_split(self) -> dict[str, list[Tune]]:
+        """Tunes of every split; all versions of a work stand in one."""
+        return split_tunes(self.tunes, self.config)
+
+    def mark(self) -> list[Any]:
+        """What of this decides the bytes of a build."""
+        digest = hashlib.sha256()
+        for tune in self.tunes:
+            digest.update(tune.to_json().encode())
+        recipes = [self.recipes[name].model_dump() for name in sorted(self.recipes) if name not in self.left_out]
+        return [digest.hexdigest(), recipes, sorted(self.sets), sorted(self.fonts)]
+
+
+def _set_root(config: Mixture, recipe: Recipe) -> str | None:
+    """What a loader takes as root, or None where the set is not here; one of the hub needs no folder."""
+    given = (config.sets_dir or os.environ.get("MLLM_SETS") or "").rstrip("/")
+    if given and Store.at(f"{given}/{recipe.path or recipe.name}").exists(""):
+        return Store.at(given if recipe.path else f"{given}/{recipe.name}").address
+    return "" if recipe.loader == "hub" else None
+
+
+def share_of(config: Mixture, limit: int | None) -> float:
+    """The part of a mixture that `limit` training clips are (training rows where there are no clips)."""
+    whole = config.clips.train or config.theory.train or config.scores.train or 1
+    return 1.0 if limit is None or limit >= whole else limit / whole
+
+
+def amounts(counts: Counts, share: float) -> Iterator[tuple[str, int]]:
+    """(split, how many) of every split that gets some, in the order of work."""
+    for split in SPLITS:
+        if count := counts.of(split, share):
+            yield split, count

@@ -1,0 +1,137 @@
+"""Stages without sound: questions about scores as ABC text, and music theory in words."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from mllm.data_recipes.config import Counts, Mixture
+from mllm.data_recipes.ingredients import Ingredients, amounts
+from mllm.data_recipes.plan import seed_of
+from mllm.data_recipes.row import make_row, messages, sha256_text
+from mllm.data_recipes.score_rows import score_talk
+from mllm.data_recipes.stage import Made, Unit
+from mllm.data_recipes.store import Store
+from mllm.data_recipes.theory import theory_question
+from mllm.data_recipes.tune import works
+
+UNIT = 1000
+
+
+class RowStage:
+    """Numbered rows: a unit is a range of numbers, so that a million of them cost no memory."""
+
+    name = ""
+    audio = False
+
+    def __init__(self, seed: int, counts: Counts, share: float):
+        self.seed, self.amounts = seed, dict(amounts(counts, share))
+
+    def total(self) -> int:
+        """Rows."""
+        return sum(self.amounts.values())
+
+    def units(self) -> Iterator[Unit]:
+        """Ranges (first, count) of each split."""
+        number = 0
+        for split, wanted in self.amounts.items():
+            for first in range(0, wanted, UNIT):
+                count = min(UNIT, wanted - first)
+                yield Unit(self.name, number, split, (first, count), count)
+                number += 1
+
+
+class TheoryStage(RowStage):
+    """Music theory, made from the number of the row; no two splits share a question."""
+
+    name = "theory"
+
+    def make(self, unit: Unit, folder: Path) -> Made:
+        """Questions whose text falls into this split by its hash."""
+        made, (first, count) = Made(), unit.payload
+        for number in range(first, first + count):
+            rng = seed_of(self.seed, f"theory {unit.split} {number}")
+            task, turn, facts = theory_question(rng)
+            while _split_of_question(turn[0]) != unit.split:
+                task, turn, facts = theory_question(rng)
+            made.rows.append(
+                make_row(
+                    f"theory-{unit.split}-{number:07d}",
+                    task,
+                    messages([turn]),
+                    facts,
+                    source="theory",
+                    licence="apache-2.0",
+                    split=unit.split,
+                    length=0.0,
+                    source_id=f"theory/{unit.split}/{number}",
+                    work=turn[0],
+                    sha256=sha256_text(turn[0]),
+                )
+            )
+        return made
+
+
+def _split_of_question(text: str) -> str:
+    # Some kinds have few questions (78 key signatures); each of them belongs to one split whoever asks.
+    place = int(sha256_text(text)[:8], 16) % 20
+    return "test" if place == 0 else "validation" if place == 1 else "train"
+
+
+class ScoreStage(RowStage):
+    """Dialogues about excerpts of tunes as ABC; a tune comes again, with another excerpt, when all had their turn."""
+
+    name = "scores"
+
+    def __init__(self, config: Mixture, found: Ingredients, share: float):
+        super().__init__(config.seed, config.scores, share)
+        self.recipes, self.works = found.recipes, works(found.tunes)
+        self.tunes = {
+            split: [tunes[i] for i in seed_of(config.seed, f"score order {split}").permutation(len(tunes))]
+            for split, tunes in found.tunes_by_split.items()
+        }
+        self.amounts = {split: count for split, count in self.amounts.items() if self.tunes[split]}
+
+    def make(self, unit: Unit, folder: Path) -> Made:
+        """One row a number; a tune without a usable excerpt leaves its row out."""
+        made, (first, count) = Made(), unit.payload
+        tunes = self.tunes[unit.split]
+        for number in range(first, first + count):
+            tune = tunes[number % len(tunes)]
+            talk = score_talk(tune, seed_of(self.seed, f"score {tune.id} {number}"))
+            if talk is None:
+                made.skips[f"{tune.source}: no excerpt of two whole bars with four notes"] += 1
+                continue
+            abc, turns, truth = talk
+            recipe = self.recipes[tune.source]
+            made.rows.append(
+                make_row(
+                    f"score-{unit.split}-{number:06d}",
+                    "score",
+                    messages(turns, score=abc),
+                    truth,
+                    source=recipe.name,
+                    licence=recipe.licence,
+                    split=unit.split,
+                    length=0.0,
+                    source_id=tune.id,
+                    work=self.works[tune.id],
+                    url=recipe.url,
+                    sha256=sha256_text(abc),
+                )
+            )
+        return made
+
+
+def plan_theory(config: Mixture, found: Ingredients, store: Store, share: float) -> TheoryStage | None:
+    """The theory rows that a mixture wants."""
+    stage = TheoryStage(config.seed, config.theory, share)
+    return stage if stage.amounts else None
+
+
+def plan_scores(config: Mixture, found: Ingredients, store: Store, share: float) -> ScoreStage | None:
+    """The score rows that a mixture wants, where there are tunes."""
+    if not found.tunes or not any(True for _ in amounts(config.scores, share)):
+        return None
+    stage = ScoreStage(config, found, share)
+    return stage if stage.amounts else None

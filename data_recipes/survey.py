@@ -1,0 +1,203 @@
+"""A whole built folder, merged from its shards and its audio files: who is in which split, and what resembles what."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, field
+from functools import partial
+from itertools import islice
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+
+from mllm.data_recipes.config import SPLITS
+from mllm.data_recipes.duplicates import SHINGLES, Pair, Prints, exact_duplicates, find_duplicates
+from mllm.data_recipes.shard_contents import Contents, Fault, Heard, Named, hear, inside, read_shard, shards
+
+A = TypeVar("A")
+B = TypeVar("B")
+BEYOND = len(SPLITS)
+"""The place of what is not of this folder: benchmarks."""
+_TOLERANCE = 0.06
+"""Seconds by which a file may be longer or shorter than its row says: codecs pad."""
+
+
+@dataclass
+class Media:
+    """Audio files, or scores: each once, however many rows name it."""
+
+    names: list[str] = field(default_factory=list)
+    place: list[int] = field(default_factory=list)
+    """Index into SPLITS of the most held-out split that names it, or BEYOND."""
+    rows: list[list[int]] = field(default_factory=list)
+    digests: list[str] = field(default_factory=list)
+    """What equal files have in common; empty where that is unknown."""
+    prints: Prints = field(default_factory=lambda: Prints.gather([]))
+    shapes: Prints | None = None
+    index: dict[str, int] = field(default_factory=dict)
+
+    def add(self, name: str, row: int, place: int) -> bool:
+        """Note that a row names this; True where it was unknown until now."""
+        fresh = name not in self.index
+        if fresh:
+            self.index[name] = len(self.names)
+            self.names.append(name)
+            self.place.append(place)
+            self.rows.append([])
+        at = self.index[name]
+        self.place[at] = min(self.place[at], place)
+        self.rows[at].append(row)
+        return fresh
+
+    def pairs(self) -> list[Pair]:
+        """Equal and similar ones, sorted; equal ones with likeness 1."""
+        equal = exact_duplicates(self.digests)
+        known = {(a, b) for a, b, _ in equal}
+        near = find_duplicates(self.prints, self.shapes)
+        # A transposed score holds all of the other's shingles and is still not equal to it.
+        return sorted([*equal, *((a, b, min(score, 0.9999)) for a, b, score in near if (a, b) not in known)])
+
+
+@dataclass
+class Survey:
+    """The folder; rows are numbered over all shards in the order of their names."""
+
+    folder: Path
+    ids: list[str] = field(default_factory=list)
+    places: list[int] = field(default_factory=list)
+    """Index into SPLITS of every row (an unknown split counts as train)."""
+    works: list[str] = field(default_factory=list)
+    faults: list[Fault] = field(default_factory=list)
+    """Rows in them are rows of the folder, or -1."""
+    audio: Media = field(default_factory=Media)
+    scores: Media = field(default_factory=Media)
+
+
+def survey(
+    folder: Path,
+    allow: Sequence[str],
+    workers: int = 2,
+    each: Callable[[Contents, int], None] | None = None,
+    beyond: Sequence[tuple[str, Path]] = (),
+    beyond_scores: Sequence[tuple[str, np.ndarray]] = (),
+) -> Survey:
+    """Read a built folder.
+
+    Args:
+        folder: with rows/*.parquet.
+        allow: licences that may be in it.
+        workers: processes that read shards and audio.
+        each: is called with every shard's contents and the number of its first row, in order.
+        beyond, beyond_scores: audio files and shingles of other collections that are compared with those of the folder.
+
+    Raises:
+        DataError: there is no shard in it. Whatever is broken inside becomes a fault.
+    """
+    out = Survey(folder)
+    found = shards(folder)
+    stated: dict[int, list[tuple[int, float]]] = {}
+
+    def score_prints() -> Iterator[np.ndarray]:
+        read = partial(read_shard, allow=tuple(allow), texts=each is not None)
+        for contents in parallel(read, found, workers, chunk=1):
+            first = len(out.ids)
+            out.ids += contents.ids
+            out.places += [SPLITS.index(s) if s in SPLITS else BEYOND - 1 for s in contents.splits]
+            out.works += contents.works
+            out.faults += [(kind, first + row if row >= 0 else -1, why) for kind, row, why in contents.faults]
+            for named in contents.audio:
+                row = first + named.row
+                out.audio.add(named.name, row, out.places[row])
+                if named.seconds:
+                    stated.setdefault(out.audio.index[named.name], []).append((row, named.seconds))
+            for named in contents.scores:
+                row = first + named.row
+                if out.scores.add(named.name, row, out.places[row]):
+                    yield _score(out.scores, named)
+            if each:
+                each(contents, first)
+        for label, shingles in beyond_scores:
+            yield _score(out.scores, Named(-1, label, print=shingles), beyond=True)
+
+    out.scores.prints = Prints.gather(score_prints())
+    _hear_all(out, workers, beyond, stated)
+    _seen_twice(out)
+    return out
+
+
+def _score(scores: Media, named: Named, beyond: bool = False) -> np.ndarray:
+    if beyond:
+        scores.names.append(named.name)
+        scores.place.append(BEYOND)
+        scores.rows.append([])
+    # What has too few notes is a formula, and equal formulas are no copies.
+    scores.digests.append(named.name if len(named.print) >= SHINGLES and not beyond else "")
+    return named.print
+
+
+def _hear_all(
+    out: Survey, workers: int, beyond: Sequence[tuple[str, Path]], stated: dict[int, list[tuple[int, float]]]
+) -> None:
+    audio = out.audio
+    paths = [inside(out.folder, name) for name in audio.names]
+    own = len(paths)
+    for label, path in beyond:
+        audio.names.append(label)
+        audio.place.append(BEYOND)
+        audio.rows.append([])
+        paths.append(path)
+
+    def both() -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        for i, heard in enumerate(parallel(hear, paths, workers, chunk=16)):
+            _note(out, i, heard, stated.get(i, []) if i < own else [])
+            yield heard.landmarks, heard.shape
+
+    audio.prints, audio.shapes = Prints.gather_both(both())
+
+
+def _note(out: Survey, i: int, heard: Heard, stated: list[tuple[int, float]]) -> None:
+    out.audio.digests.append(heard.sha256)
+    if heard.error:
+        why = f"{out.audio.names[i]} {heard.error}"
+        out.faults += [("audio", row, why) for row in out.audio.rows[i]] or [("benchmark", -1, why)]
+        return
+    for row, seconds in stated:
+        if abs(seconds - heard.seconds) > _TOLERANCE:
+            why = f"{out.audio.names[i]} has {heard.seconds:.2f} s, the row says {seconds:.2f} s"
+            out.faults.append(("length", row, why))
+
+
+def _seen_twice(out: Survey) -> None:
+    """Faults of whatever is in two splits under its own name: row ids, works, files, scores."""
+    seen: dict[str, int] = {}
+    for row, id in enumerate(out.ids):
+        if id in seen:
+            out.faults.append(("row", row, "another row has the same id"))
+        seen[id] = row
+    held: dict[str, int] = {}
+    for work, place in zip(out.works, out.places, strict=True):
+        if work:
+            held[work] = min(held.get(work, BEYOND), place)
+    for row, (work, place) in enumerate(zip(out.works, out.places, strict=True)):
+        if work and place > held[work]:
+            out.faults.append(("work", row, f"work {work} is in {SPLITS[held[work]]} too"))
+    for kind, media in (("same audio", out.audio), ("same score", out.scores)):
+        for i, rows in enumerate(media.rows):
+            if kind == "same score" and not media.digests[i]:
+                continue
+            for row in rows:
+                if out.places[row] > media.place[i]:
+                    out.faults.append((kind, row, f"{media.names[i][:80]} is in {SPLITS[media.place[i]]} too"))
+
+
+def parallel(work: Callable[[A], B], items: Iterable[A], workers: int, chunk: int) -> Iterator[B]:
+    """`map` over processes, in order, a bounded number at a time."""
+    if workers <= 1:
+        yield from map(work, items)
+        return
+    left = iter(items)
+    with ProcessPoolExecutor(workers) as pool:
+        while batch := list(islice(left, 16 * chunk * workers)):
+            yield from pool.map(work, batch, chunksize=chunk)

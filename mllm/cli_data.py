@@ -1,0 +1,135 @@
+"""`mllm data`: build instruction data from scores and public sets, look at it, check it, describe it."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+data_verbs = typer.Typer(no_args_is_help=True, help="Instruction data: list, show, build, check, card.")
+Folder = Annotated[Path, typer.Argument(metavar="DIR", help="Folder that `mllm data build` made.")]
+
+
+@data_verbs.command("list")
+def data_list(
+    licence: Annotated[str, typer.Option(help="Only recipes under this licence, for example cc-by.")] = "",
+) -> None:
+    """The collections that can be built from, with their licences, and the mixtures made of them.
+
+    mllm data list
+
+    mllm data list --licence cc-by
+    """
+    from rich.console import Console
+    from rich.table import Table
+
+    from mllm.data_recipes.config import HERE, load_mixture, load_recipe
+
+    recipes = [load_recipe(path.stem) for path in sorted((HERE / "recipes").glob("*.yaml"))]
+    table = Table("recipe", "licence", "what", "size", title="recipes (`mllm data show NAME` for all of one)")
+    for recipe in recipes:
+        if recipe.licence.startswith(licence):
+            table.add_row(recipe.name, recipe.licence, recipe.title, recipe.size or str(recipe.count or ""))
+    mixtures = Table("mixture", "made of", "where", title="mixtures (`mllm data build NAME`)")
+    for path in sorted((HERE / "mixtures").glob("*.yaml")):
+        mixture = load_mixture(path)
+        clips = f"{mixture.clips.train} + {mixture.clips.validation} + {mixture.clips.test} clips"
+        mixtures.add_row(mixture.name, f"{clips}; {', '.join(use.recipe for use in mixture.sources)}", str(path))
+    console = Console(width=None if os.isatty(1) else 160)
+    console.print(table)
+    console.print(mixtures)
+
+
+@data_verbs.command("show")
+def data_show(
+    name: Annotated[str, typer.Argument(help="A recipe, a mixture, or a folder that `build` made.")],
+    rows: Annotated[int, typer.Option(min=0, help="Rows of a built folder to print.")] = 3,
+) -> None:
+    """What a recipe or mixture says, or what a built folder holds.
+
+    mllm data show oneill
+
+    mllm data show runs/data/mini --rows 5
+    """
+    from mllm.data_recipes.config import HERE, DataError
+
+    folder = Path(name)
+    if (folder / "manifest.json").is_file():
+        import pyarrow.parquet as parquet
+
+        manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+        wanted = ("name", "complete", "clips", "hours", "rows", "clips_by_source", "licences", "soundfonts", "left_out")
+        typer.echo(json.dumps({key: manifest.get(key) for key in wanted}, indent=1, ensure_ascii=False))
+        for shard in sorted((folder / "rows").glob("*.parquet"))[:1]:
+            for row in parquet.read_table(shard).slice(0, rows).to_pylist():
+                typer.echo(json.dumps(row, ensure_ascii=False))
+        return
+    for path in (HERE / "recipes" / f"{name}.yaml", HERE / "mixtures" / f"{name}.yaml", folder):
+        if path.is_file() and path.suffix in (".yaml", ".yml"):
+            typer.echo(path.read_text(encoding="utf-8").rstrip())
+            return
+    raise DataError(f"{name}: no recipe, mixture or built folder of this name; `mllm data list` shows them")
+
+
+@data_verbs.command("build")
+def data_build(
+    mixture: Annotated[str, typer.Argument(help="A mixture's YAML, or the name of one that ships.")],
+    output: Annotated[
+        str | None, typer.Option(help="Folder or fsspec address (s3://…) for clips and rows; default runs/data/NAME.")
+    ] = None,
+    workers: Annotated[int, typer.Option(min=1, help="Processes.")] = os.cpu_count() or 2,
+    limit: Annotated[
+        int | None, typer.Option(min=1, help="At most so many training clips; the rest shrinks in proportion.")
+    ] = None,
+) -> None:
+    """Render clips and write instruction rows; a build that was stopped goes on when run again.
+
+    mllm data build data_recipes/mixtures/mini.yaml
+
+    mllm data build tiny --output /tmp/tiny --limit 20
+    """
+    from mllm.data_recipes.build import build_mixture
+    from mllm.data_recipes.config import HERE
+
+    path = HERE / "mixtures" / f"{mixture}.yaml"
+    path = path if path.is_file() else Path(mixture)
+    manifest = build_mixture(path, output or f"runs/data/{path.stem}", workers, limit)
+    folder = manifest.removesuffix("/manifest.json")
+    typer.echo(f"{folder}: done; look at it with `mllm data show {folder}`")
+
+
+@data_verbs.command("check")
+def data_check(
+    folder: Folder,
+    against: Annotated[
+        list[Path] | None,
+        typer.Option(help="A benchmark: a built folder, or a jsonl, json or csv of its items. May be given again."),
+    ] = None,
+    threshold: Annotated[float, typer.Option(min=0, max=1, help="Share of rows that may be at fault.")] = 0.0,
+    workers: Annotated[int, typer.Option(min=1, help="Processes.")] = os.cpu_count() or 2,
+    output: Annotated[Path | None, typer.Option(help="Write the whole report here as JSON.")] = None,
+) -> None:
+    """Licences, splits, duplicates, leakage into benchmarks, broken rows and audio; exits with 1 when something is found.
+
+    mllm data check runs/data/mini
+
+    mllm data check runs/data/mini --against bench/mmau_mini.json --output report.json
+    """
+    from mllm.data_recipes.check import check_folder
+
+    if not check_folder(folder, against or [], threshold, workers, output):
+        raise typer.Exit(1)
+
+
+@data_verbs.command("card")
+def data_card(folder: Folder) -> None:
+    """Write the data card: README.md with sources, licences, counts and plots.
+
+    mllm data card runs/data/mini
+    """
+    from mllm.data_recipes.card import write_card
+
+    typer.echo(f"{write_card(folder)}: written")
