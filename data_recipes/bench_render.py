@@ -23,6 +23,7 @@ from dataclasses import replace
 from fractions import Fraction
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import symusic
 
@@ -73,11 +74,11 @@ def _cpu() -> float:
 
 def clip_midi(clip: Clip) -> bytes:
     """What sounds in `clip`, as a standard MIDI file (its ticks are milliseconds)."""
-    score = symusic.Score(480)
+    score: Any = symusic.Score(480)
     score.tempos.append(symusic.Tempo(0, 125.0))
     for number, voice in enumerate(clip.voices):
         drums = voice.role == "drums"
-        track = symusic.Track(program=0 if drums else voice.program, is_drum=drums)
+        track: Any = symusic.Track(program=0 if drums else voice.program, is_drum=drums)
         for e in clip.events:
             if e.voice == number:
                 track.notes.append(

@@ -28,11 +28,13 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from mllm.data_recipes.config import DataError, Mixture, load_mixture
 from mllm.data_recipes.ingredients import Ingredients
 from mllm.data_recipes.manifest import write_manifest
+from mllm.data_recipes.removal import remove_duplicates
 from mllm.data_recipes.row import SCHEMA
 from mllm.data_recipes.stage import Stage, Unit
-from mllm.data_recipes.stages import plan_stages
+from mllm.data_recipes.stages import READERS, plan_stages
 from mllm.data_recipes.store import Store
 
+DEDUPLICATION = "deduplication"
 AHEAD = 4
 """Units that wait for each worker: enough that none is idle, few enough that a stream is never read into memory."""
 
@@ -74,9 +76,13 @@ def build(config: Mixture, output: str | Path, workers: int = 2, limit: int | No
         _prepare(store, mark)
         seconds: dict[str, float] = {}
         for stage in plan_stages(config, found, store, limit):
+            if config.deduplicate and stage.name in READERS:  # what it reads must not be left out afterwards
+                _deduplicate(store, workers, seconds, console)
             started = time.monotonic()
             _run(stage, store, workers, console)
             seconds[stage.name] = time.monotonic() - started
+        if config.deduplicate and DEDUPLICATION not in seconds:
+            _deduplicate(store, workers, seconds, console)
     except (OSError, soundfile.LibsndfileError, pa.ArrowException) as error:
         reason = getattr(error, "strerror", None) or error
         raise DataError(f"writing to {output} failed: {reason}; run the same command again to go on") from error
@@ -118,6 +124,15 @@ def _prepare(store: Store, mark: str) -> None:
         store.write("build.json", (json.dumps({"plan": mark}) + "\n").encode())
     for folder in ("clips", "rows"):
         store.clear_parts(folder)
+
+
+def _deduplicate(store: Store, workers: int, seconds: dict[str, float], console: Console) -> None:
+    started = time.monotonic()
+    with console.status("looking for duplicates"):
+        dropped = remove_duplicates(store, workers)
+    seconds[DEDUPLICATION] = time.monotonic() - started
+    if dropped:
+        console.print(f"{dropped} rows left out as duplicates", highlight=False)
 
 
 def _start(stage: Stage, store: Store) -> None:

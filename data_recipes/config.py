@@ -188,6 +188,8 @@ class Mixture(Strict):
     episodes: Episodes = Episodes()
     medleys: Medleys = Medleys()
     excerpts: Excerpts = Excerpts()
+    deduplicate: bool = True
+    """Whether recordings and scores that are there twice are left out, across splits and sets."""
     splits: Splits = Splits()
 
     @model_validator(mode="after")

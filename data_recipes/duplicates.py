@@ -258,17 +258,18 @@ class Drop:
     why: str
 
 
-def deduplicate(folder: str | Path, workers: int = 2) -> list[Drop]:
+def deduplicate(folder: str | Path, workers: int = 2, unheard: tuple[str, ...] = ()) -> list[Drop]:
     """Which rows of a built folder to drop so that no recording or score is there twice.
 
     Of copies, the one in the most held-out split stays (test before validation before train), there the first in the
     order of shards and rows. Scores are dropped only where another split has them: one tune in another key is no copy
-    in training. Nothing is written.
+    in training. Nothing is written. Recordings whose names begin with one of `unheard` are not opened: what a build
+    rendered itself, each by a plan of its own, is no copy of anything.
     """
     from mllm.data_recipes.licences import SHIPPABLE
     from mllm.data_recipes.survey import survey
 
-    found = survey(Path(folder), SHIPPABLE, workers)
+    found = survey(Path(folder), SHIPPABLE, workers, unheard=unheard)
     drops: dict[int, Drop] = {}
     for what, media in (("recording", found.audio), ("score", found.scores)):
         keep = _groups(len(media.names), media.pairs(), media.place)

@@ -117,6 +117,7 @@ def make_row(
     url: str = "",
     sha256: str = "",
     render: Mapping[str, Any] | None = None,
+    made_of: Sequence[str] = (),
 ) -> dict[str, Any]:
     """A row of SCHEMA.
 
@@ -129,10 +130,19 @@ def make_row(
         source_id, work, url: what the item is called in its source, what it is a version of, where it is found.
         sha256: of the audio file or the score text that the conversation is about.
         render: settings with which the audio was made, where we made it.
+        made_of: recipes of several collections that went into one row.
     """
-    provenance = {"source_id": source_id, "work": work or source_id, "licence": licence, "url": url, "sha256": sha256}
+    provenance: dict[str, Any] = {
+        "source_id": source_id,
+        "work": work or source_id,
+        "licence": licence,
+        "url": url,
+        "sha256": sha256,
+    }
     if render is not None:
         provenance["render"] = dict(render)
+    if made_of:
+        provenance["made_of"] = list(made_of)
     return {
         "id": id,
         "task": task,

@@ -21,6 +21,10 @@ STAGES: dict[str, Callable[[Mixture, Ingredients, Store, float], Stage | None]] 
 """Name -> what makes the stage, or None where the mixture wants nothing of it or nothing is there to make it from."""
 
 
+READERS = (stage_episodes.NAME,)
+"""Stages that are made out of the rows of earlier ones."""
+
+
 def plan_stages(config: Mixture, found: Ingredients, store: Store, limit: int | None) -> Iterator[Stage]:
     """The stages of a mixture; each is made only when the one before is done."""
     share = share_of(config, limit)

@@ -82,6 +82,7 @@ def survey(
     each: Callable[[Contents, int], None] | None = None,
     beyond: Sequence[tuple[str, Path]] = (),
     beyond_scores: Sequence[tuple[str, np.ndarray]] = (),
+    unheard: tuple[str, ...] = (),
 ) -> Survey:
     """Read a built folder.
 
@@ -91,6 +92,8 @@ def survey(
         workers: processes that read shards and audio.
         each: is called with every shard's contents and the number of its first row, in order.
         beyond, beyond_scores: audio files and shingles of other collections that are compared with those of the folder.
+
+        unheard: beginnings of the names of recordings that are not opened: they equal none.
 
     Raises:
         DataError: there is no shard in it. Whatever is broken inside becomes a fault.
@@ -122,7 +125,7 @@ def survey(
             yield _score(out.scores, Named(-1, label, print=shingles), beyond=True)
 
     out.scores.prints = Prints.gather(score_prints())
-    _hear_all(out, workers, beyond, stated)
+    _hear_all(out, workers, beyond, stated, unheard)
     _seen_twice(out)
     return out
 
@@ -138,23 +141,34 @@ def _score(scores: Media, named: Named, beyond: bool = False) -> np.ndarray:
 
 
 def _hear_all(
-    out: Survey, workers: int, beyond: Sequence[tuple[str, Path]], stated: dict[int, list[tuple[int, float]]]
+    out: Survey,
+    workers: int,
+    beyond: Sequence[tuple[str, Path]],
+    stated: dict[int, list[tuple[int, float]]],
+    unheard: tuple[str, ...],
 ) -> None:
     audio = out.audio
     paths = [inside(out.folder, name) for name in audio.names]
+    passed = [name.startswith(unheard) for name in audio.names] if unheard else [False] * len(paths)
     own = len(paths)
     for label, path in beyond:
         audio.names.append(label)
         audio.place.append(BEYOND)
         audio.rows.append([])
         paths.append(path)
+        passed.append(False)
 
     def both() -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        for i, heard in enumerate(parallel(hear, paths, workers, chunk=16)):
-            _note(out, i, heard, stated.get(i, []) if i < own else [])
+        for i, heard in enumerate(parallel(_hear_or_not, zip(passed, paths, strict=True), workers, chunk=16)):
+            _note(out, i, heard, stated.get(i, []) if i < own and not passed[i] else [])
             yield heard.landmarks, heard.shape
 
     audio.prints, audio.shapes = Prints.gather_both(both())
+
+
+def _hear_or_not(job: tuple[bool, Path | None]) -> Heard:
+    passed_over, path = job
+    return Heard() if passed_over else hear(path)
 
 
 def _note(out: Survey, i: int, heard: Heard, stated: list[tuple[int, float]]) -> None:

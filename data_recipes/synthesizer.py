@@ -52,7 +52,7 @@ def _synth(font: Path, rate: int) -> tuple[Any, int]:
 def _generate(synth: Any, bank: int, samples: int) -> np.ndarray:
     # Synth.generate counts on two channels.
     out = np.empty(samples, np.float32)
-    synth.soundfonts[bank].render(memoryview(out).cast("B"))
+    synth.soundfonts[bank].render(out.data.cast("B"))
     return out
 
 

@@ -112,7 +112,7 @@ def data_check(
     workers: Annotated[int, typer.Option(min=1, help="Processes.")] = os.cpu_count() or 2,
     output: Annotated[Path | None, typer.Option(help="Write the whole report here as JSON.")] = None,
 ) -> None:
-    """Licences, splits, duplicates, leakage into benchmarks, broken rows and audio; exits with 1 when something is found.
+    """Licences, splits, duplicates, leakage into benchmarks, broken rows and audio; ends with 1 if anything is found.
 
     mllm data check runs/data/mini
 

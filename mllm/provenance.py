@@ -69,5 +69,8 @@ def describe_data(path: str | Path) -> dict[str, Any]:
 def describe_parent(adapter: Path) -> dict[str, Any]:
     """Of an adapter that training goes on from: hash of its weights, and what it had learned from at what cost."""
     record = read_provenance(adapter.parent)
-    kept = {key: record[key] for key in ("data", "config", "cost", "warmup", "goes_on_from") if key in record}
-    return {"sha256": hashlib.sha256(adapter.read_bytes()).hexdigest(), **kept}
+    out: dict[str, Any] = {"sha256": hashlib.sha256(adapter.read_bytes()).hexdigest()}
+    for key in ("data", "config", "cost", "warmup", "goes_on_from"):
+        if key in record:
+            out[key] = record[key]
+    return out

@@ -1,7 +1,6 @@
 """The data card says what the shards hold, is the same each time, and never breaks on odd input."""
 
 import json
-import shutil
 import xml.etree.ElementTree as ET
 from pathlib import Path
 
@@ -9,7 +8,7 @@ import pytest
 import yaml
 from planted import Folder, clean
 
-from mllm.data_recipes.card import tally, write_card
+from mllm.data_recipes.card import write_card
 from mllm.data_recipes.licences import DataError
 
 MINI = Path(__file__).parents[2] / "runs" / "data" / "mini"
@@ -70,18 +69,3 @@ def test_a_broken_shard_is_named_and_a_missing_manifest_refused(folder: Folder, 
         write_card(folder.path)
     with pytest.raises(DataError, match="holds no rows"):
         write_card(tmp_path / "nowhere")
-
-
-def test_the_build_from_before_has_a_card_too(tmp_path: Path) -> None:
-    if not (MINI / "manifest.json").is_file():
-        pytest.skip("runs/data/mini is not here")
-    built = tmp_path / "mini"
-    (built / "rows").mkdir(parents=True)
-    shutil.copy(MINI / "manifest.json", built)
-    for name in ("test-000", "train-030", "train-scores", "validation-013"):
-        if (MINI / "rows" / f"{name}.parquet").is_file():
-            shutil.copy(MINI / "rows" / f"{name}.parquet", built / "rows")
-    text = write_card(built).read_text()
-    found = tally(built)
-    assert f"| test | {found.rows['test']} | {found.recordings['test']} |" in text
-    assert found.recordings["test"] == 50 and "FluidR3_GM" in text and "stated and analysed key disagree" in text

@@ -1,0 +1,52 @@
+"""Taking the duplicates out of a build: found once, written down, then left out of every shard that holds them."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections import Counter
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from mllm.data_recipes.duplicates import deduplicate
+from mllm.data_recipes.store import Store
+
+NAME = "duplicates.json"
+RENDERED = ("clips/clips-", "clips/medleys-")
+"""Recordings that a build makes itself: each is performed by a plan of its own."""
+
+
+def remove_duplicates(store: Store, workers: int) -> int:
+    """Leave out of the shards what is there twice, across splits and sets; returns how many rows that are.
+
+    The list is written first: a kill while shards are rewritten is made good by the next run, which does not search
+    again. Only builds on this machine are searched, for every recording has to be heard.
+    """
+    if store.local is None:
+        return 0
+    if not store.exists(NAME):
+        drops = deduplicate(store.local, workers, RENDERED)
+        found = [{"id": d.id, "instead": d.instead, "why": d.why} for d in drops]
+        store.write(NAME, (json.dumps(found, indent=1, ensure_ascii=False) + "\n").encode())
+    drop = {entry["id"] for entry in json.loads(store.read(NAME))}
+    if drop:
+        for shard in store.names("rows", ".parquet"):
+            _filter(store, shard, drop)
+    return len(drop)
+
+
+def _filter(store: Store, shard: str, drop: set[str]) -> None:
+    table = pq.read_table(pa.BufferReader(store.read(shard)))
+    keep = pc.invert(pc.is_in(table["id"], pa.array(sorted(drop))))
+    kept = table.filter(keep)
+    if len(kept) == len(table):
+        return
+    metadata = dict(table.schema.metadata or {})
+    skips = Counter(json.loads(metadata.get(b"skipped", b"{}")))
+    skips["rows left out as duplicates"] += len(table) - len(kept)
+    metadata[b"skipped"] = json.dumps(dict(sorted(skips.items()))).encode()
+    buffer = io.BytesIO()
+    pq.write_table(kept.replace_schema_metadata(metadata), buffer, compression="zstd")
+    store.write(shard, buffer.getvalue())
