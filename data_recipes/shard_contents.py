@@ -245,7 +245,11 @@ def _check_licence(i: int, row: Row, where: Mapping[str, Any], allow: Sequence[s
 
 
 def _named(where: Mapping[str, Any]) -> list[Any]:
-    return [where.get(key) for key in ("source_id", "work", "url", "licence")]
+    """What names a collection: not the item, which may be called The Irishman's Heart."""
+    collections = [
+        str(where.get(key) or "").partition("/")[0] for key in ("source_id", "work") if "/" in str(where.get(key))
+    ]
+    return [*collections, where.get("url"), where.get("licence")]
 
 
 @dataclass

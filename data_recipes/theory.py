@@ -90,7 +90,7 @@ def _scale(rng: np.random.Generator) -> tuple[Turn, dict[str, Any]]:
         (f"Which notes does the scale of {notes[0]} {kind} have?", ", ".join(notes)),
         (f"What is the {ordinal} degree of {notes[0]} {kind}?", notes[degree - 1]),
     ]
-    return _pick(rng, forms), {"scale": f"{notes[0]} {kind}", "notes": notes}
+    return _pick(rng, forms), {"scale": f"{notes[0]} {kind}", "spelled": notes}
 
 
 def _signature(rng: np.random.Generator) -> tuple[Turn, dict[str, Any]]:
@@ -127,7 +127,7 @@ def _chord(rng: np.random.Generator) -> tuple[Turn, dict[str, Any]]:
     ]
     if kind == "augmented triad":
         forms.pop()  # every note of it divides the octave alike; only its spelling tells
-    return _pick(rng, forms), {"chord": f"{notes[0]} {kind}", "notes": notes}
+    return _pick(rng, forms), {"chord": f"{notes[0]} {kind}", "spelled": notes}
 
 
 def _roman(rng: np.random.Generator) -> tuple[Turn, dict[str, Any]]:
@@ -140,7 +140,7 @@ def _roman(rng: np.random.Generator) -> tuple[Turn, dict[str, Any]]:
         (f"Which Roman numeral is the triad {' '.join(notes)} in {scale[0]} major?", numeral),
         (f"What is the root of {numeral} in {scale[0]} major?", notes[0]),
     ]
-    return _pick(rng, forms), {"key": f"{scale[0]} major", "numeral": numeral, "notes": notes}
+    return _pick(rng, forms), {"key": f"{scale[0]} major", "numeral": numeral, "spelled": notes}
 
 
 def _metre(rng: np.random.Generator) -> tuple[Turn, dict[str, Any]]:
@@ -176,7 +176,7 @@ def _transposition(rng: np.random.Generator) -> tuple[Turn, dict[str, Any]]:
         (f"Transpose up a {name}: {' '.join(before)}", " ".join(after)),
         (f"{' '.join(before)} becomes {' '.join(after)}. By which interval up was it transposed?", f"A {name}."),
     ]
-    return _pick(rng, forms), {"notes": before, "transposed": after, "interval": name}
+    return _pick(rng, forms), {"spelled": before, "transposed": after, "interval": name}
 
 
 TOPICS: dict[str, Callable[[np.random.Generator], tuple[Turn, dict[str, Any]]]] = {

@@ -161,6 +161,9 @@ def test_a_clean_folder_is_fine(small: Folder) -> None:
 def test_forbidden_sources_and_allowed_licences(small: Folder) -> None:
     small.caption("bad", "Some words.", url="https://thesession.org/tunes/1")
     small.caption("unfree", "Some words more.", licence="CC BY-NC 4.0")
+    small.caption(
+        "named alike", "Some other words.", source_id="ryan/The Irishman's Heart", work="ryan/The Irishman's Heart"
+    )
     assert set(check(small.write(), workers=1).faults) == {"forbidden", "licence"}
     report = check(small.write(["cc0", "cc-by-nc"]), workers=1)
     assert report.faults["forbidden"].ids == ["bad"] and "licence" not in report.faults

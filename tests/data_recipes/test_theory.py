@@ -45,7 +45,7 @@ def test_scales_are_those_of_music21() -> None:
     for _, _, facts in facts_of("theory_scale"):
         tonic, kind = facts["scale"].split(" ", 1)
         expected = [p.name.replace("-", "b") for p in kinds[kind](m21(tonic)).getPitches(m21(tonic) + "4")][:7]
-        assert facts["notes"] == expected
+        assert facts["spelled"] == expected
 
 
 def test_key_signatures_and_relatives_are_those_of_music21() -> None:
@@ -58,14 +58,14 @@ def test_key_signatures_and_relatives_are_those_of_music21() -> None:
 
 def test_chords_and_numerals_are_those_of_music21() -> None:
     for _, _, facts in facts_of("theory_chord"):
-        found = chord.Chord([pitch.Pitch(m21(n) + "4") for n in facts["notes"]])
-        assert found.root().name == m21(facts["notes"][0])
+        found = chord.Chord([pitch.Pitch(m21(n) + "4") for n in facts["spelled"]])
+        assert found.root().name == m21(facts["spelled"][0])
         words = {"dominant seventh chord", "major seventh chord", "minor seventh chord"}
         kind = facts["chord"].split(" ", 1)[1]
         assert found.commonName == kind if kind in words else kind.removesuffix(" triad") in found.commonName
     for _, _, facts in facts_of("theory_roman"):
         found = roman.RomanNumeral(facts["numeral"].replace("°", "o"), m21(facts["key"].split()[0]))
-        assert {p.name for p in found.pitches} == {m21(n) for n in facts["notes"]}
+        assert {p.name for p in found.pitches} == {m21(n) for n in facts["spelled"]}
 
 
 def test_bars_add_up() -> None:
@@ -81,7 +81,9 @@ def test_bars_add_up() -> None:
 
 def test_transposing_and_naming_agree() -> None:
     for question, answer, facts in facts_of("theory_transposition"):
-        first = interval.Interval(note.Note(m21(facts["notes"][0]) + "4"), note.Note(m21(facts["transposed"][0]) + "5"))
+        first = interval.Interval(
+            note.Note(m21(facts["spelled"][0]) + "4"), note.Note(m21(facts["transposed"][0]) + "5")
+        )
         assert first.semiSimpleNiceName.lower() == facts["interval"]
         assert (answer == " ".join(facts["transposed"])) or facts["interval"] in answer
         assert re.search(r"[A-G]", question)
