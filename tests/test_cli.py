@@ -242,6 +242,25 @@ def test_data_build_and_show(tmp_path):
     assert_one_line(run("data", "build", tmp_path / "none.yaml", "--output", tmp_path / "x"), "none.yaml")
 
 
+def test_data_check_and_card(tmp_path):
+    folder = tmp_path / "tiny"
+    assert run("data", "build", "tiny", "--output", folder, "--limit", 4, "--workers", 1).exit_code == 0
+    fine = run("data", "check", folder, "--workers", 1, "--output", tmp_path / "report.json")
+    assert fine.exit_code == 0 and "fine" in fine.output, fine.output
+    assert json.loads((tmp_path / "report.json").read_text())
+    card = run("data", "card", folder)
+    assert card.exit_code == 0 and "apache-2.0" in (folder / "README.md").read_text()
+    next(folder.rglob("train-*.flac")).unlink()
+    broken = run("data", "check", folder, "--workers", 1)
+    assert broken.exit_code == 1 and "missing" in broken.output
+    leaky = tmp_path / "bench.jsonl"
+    clip = next(folder.rglob("train-*.flac"))
+    leaky.write_text(json.dumps({"id": "1", "audio": str(clip)}))
+    assert "benchmark" in run("data", "check", folder, "--workers", 1, "--against", leaky).output
+    assert_one_line(run("data", "card", tmp_path / "nowhere"), "nowhere")
+    assert_one_line(run("data", "check", tmp_path / "nowhere"), "nowhere")
+
+
 def test_train_refuses_a_bad_config_in_one_line(tmp_path):
     config = tmp_path / "bad.yaml"
     config.write_text("modle: {}\n")
@@ -251,7 +270,20 @@ def test_train_refuses_a_bad_config_in_one_line(tmp_path):
 
 @pytest.mark.parametrize(
     "verb",
-    ["", "ask", "chat", "train", "eval", "export", "data", "data list", "data show", "data build"]
+    [
+        "",
+        "ask",
+        "chat",
+        "train",
+        "eval",
+        "export",
+        "data",
+        "data list",
+        "data show",
+        "data build",
+        "data check",
+        "data card",
+    ]
     + ["score", "score show", "score facts", "score convert", "score render"],
 )
 def test_every_verb_teaches_with_an_example(verb):
