@@ -31,7 +31,7 @@ def test_build_train_resume_ask_measure(tmp_path):
     assert json.loads((model / "provenance.json").read_text())["cost"]["steps"] == 2
     run("train", four, "--output_dir", model)  # goes on where the two steps ended
     provenance = json.loads((model / "provenance.json").read_text())
-    assert provenance["cost"]["steps"] == 4 and provenance["data"]["licences"]["tonal"]["licence"] == "Apache-2.0"
+    assert provenance["cost"]["steps"] == 4 and provenance["data"]["licences"]["tonal"]["licence"] == "apache-2.0"
     state = json.loads((model / "checkpoint-4" / "trainer_state.json").read_text())
     assert [entry["step"] for entry in state["log_history"] if "loss" in entry] == [1, 2, 3, 4]
     clip = sorted(data.glob("clips/*/test-*.flac"))[0]
