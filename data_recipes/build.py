@@ -13,7 +13,6 @@ import hashlib
 import io
 import json
 import time
-from collections.abc import Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from contextlib import nullcontext
 from pathlib import Path
@@ -147,16 +146,16 @@ def _run(stage: Stage, store: Store, workers: int, console: Console) -> None:
     with ProcessPoolExecutor(workers, initializer=_start, initargs=(stage, store)) as pool, _progress(console) as bar:
         task = bar.add_task(stage.name, total=stage.total())
         pending: set[Future[int]] = set()
-        units = iter(stage.units())
+        units = stage.units()
         try:
             while True:
-                for unit in _next(units, workers * AHEAD - len(pending)):
+                while len(pending) < workers * AHEAD and (unit := next(units, None)) is not None:
                     if unit.shard in have:
                         done += unit.size
                         bar.update(task, completed=done)
                     else:
                         pending.add(pool.submit(_make, unit))
-                if not pending:
+                if not pending:  # and no unit is left, however many in a row were there already
                     break
                 ready, pending = wait(pending, return_when=FIRST_COMPLETED)
                 for future in ready:
@@ -169,11 +168,6 @@ def _run(stage: Stage, store: Store, workers: int, console: Console) -> None:
             for future in pending:
                 future.cancel()
             raise
-
-
-def _next(units: Iterator[Unit], count: int) -> Iterable[Unit]:
-    for _, unit in zip(range(max(count, 1)), units, strict=False):
-        yield unit
 
 
 def _make(unit: Unit) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -137,6 +138,17 @@ def test_what_is_broken_is_left_out_with_its_reason_and_counted(built: Path) -> 
 def test_one_core_gives_the_same_bytes_as_two(built: Path, mixture: Path, tmp_path: Path) -> None:
     build_mixture(mixture, tmp_path / "one", workers=1)
     assert manifest_of(tmp_path / "one")["hash"] == manifest_of(built)["hash"]
+
+
+def test_a_build_goes_on_behind_any_number_of_units_that_are_there(built: Path, mixture: Path, tmp_path: Path) -> None:
+    again = tmp_path / "again"
+    shutil.copytree(built, again)
+    (again / "manifest.json").unlink()
+    names = sorted(p.name for p in again.glob("rows/train-clips-*.parquet"))
+    (again / "rows" / names[-1]).unlink()
+    build_mixture(mixture, again, workers=1)  # which looks at 4 units at a time, all of them there
+    assert (again / "rows" / names[-1]).exists()
+    assert manifest_of(again)["hash"] == manifest_of(built)["hash"]
 
 
 def test_killed_five_times_the_result_is_the_same(built: Path, mixture: Path, tmp_path: Path) -> None:
