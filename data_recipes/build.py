@@ -10,7 +10,6 @@ first unit without a shard and ends with the same bytes, because everything is d
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 import time
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
@@ -19,7 +18,6 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 import soundfile
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -28,7 +26,7 @@ from mllm.data_recipes.config import DataError, Mixture, load_mixture
 from mllm.data_recipes.ingredients import Ingredients
 from mllm.data_recipes.manifest import write_manifest
 from mllm.data_recipes.removal import remove_duplicates
-from mllm.data_recipes.row import SCHEMA
+from mllm.data_recipes.row import SCHEMA, shard_bytes
 from mllm.data_recipes.stage import Stage, Unit
 from mllm.data_recipes.stages import READERS, plan_stages
 from mllm.data_recipes.store import Store
@@ -176,9 +174,5 @@ def _make(unit: Unit) -> int:
     stage = _stages[unit.stage]
     with _store.folder(unit.clips) if stage.audio else nullcontext(Path()) as folder:
         made = stage.make(unit, folder)
-    table = pa.Table.from_pylist(made.rows, schema=SCHEMA)
-    table = table.replace_schema_metadata({"skipped": json.dumps(dict(sorted(made.skips.items())))})
-    buffer = io.BytesIO()
-    pq.write_table(table, buffer, compression="zstd")
-    _store.write(unit.shard, buffer.getvalue())
+    _store.write(unit.shard, shard_bytes(pa.Table.from_pylist(made.rows, schema=SCHEMA), made.skips))
     return unit.size

@@ -6,7 +6,6 @@ What it states follows T. Gebru et al., "Datasheets for datasets" (2021), and hu
 from __future__ import annotations
 
 import json
-import os
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,6 +16,7 @@ import yaml
 from mllm.data_recipes.card_counts import COUNTED, ORDER, Tally, plot, tally
 from mllm.data_recipes.config import SPLITS, Recipe, load_recipe
 from mllm.data_recipes.licences import LICENCES, DataError, family, normalise
+from mllm.data_recipes.store import Store
 
 PLOTS = "card"
 """Folder of the plots inside the built folder."""
@@ -52,12 +52,7 @@ def write_card(folder: str | Path) -> Path:
 
 
 def _write(path: Path, text: str) -> Path:
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")
-    try:
-        part.write_text(text, encoding="utf-8")
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
+    Store.at(path.parent).write(path.name, text.encode())
     return path
 
 

@@ -16,6 +16,7 @@ from mllm.data_recipes.config import SPLITS
 from mllm.data_recipes.leakage import Item, TextIndex, read_benchmark
 from mllm.data_recipes.licences import SHIPPABLE, DataError
 from mllm.data_recipes.shard_contents import Contents, rows_of, shards
+from mllm.data_recipes.store import Store
 from mllm.data_recipes.survey import BEYOND, Media, Survey, survey
 
 EXAMPLES = 20
@@ -78,10 +79,7 @@ class Report(BaseModel):
 
     def write(self, path: Path) -> Path:
         """Write the report as JSON, whole or not at all."""
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part = path.with_name(path.name + ".part")
-        part.write_text(self.model_dump_json(indent=1) + "\n", encoding="utf-8")
-        part.replace(path)
+        Store.at(path.parent).write(path.name, (self.model_dump_json(indent=1) + "\n").encode())
         return path
 
     def show(self, console: Console | None = None) -> None:

@@ -25,7 +25,7 @@ from mllm.data_recipes.config import (
 from mllm.data_recipes.plan import split_tunes
 from mllm.data_recipes.sources import ITEMS, Progress, collect, locate
 from mllm.data_recipes.store import Store
-from mllm.data_recipes.tune import Tune
+from mllm.data_recipes.tune import Tune, works
 
 
 @dataclass
@@ -91,6 +91,11 @@ class Ingredients:
         """Name -> weight of the soundfonts that a split may sound like."""
         fonts: list[Soundfont] = self.config.test_soundfonts if split == "test" else self.config.soundfonts
         return {f.name: f.weight for f in fonts if f.name in self.fonts}
+
+    @cached_property
+    def works(self) -> dict[str, str]:
+        """Tune id -> the work that it is a version of."""
+        return works(self.tunes)
 
     @cached_property
     def tunes_by_split(self) -> dict[str, list[Tune]]:

@@ -131,6 +131,14 @@ def refusal(licence: str, allow: Iterable[str]) -> str | None:
     return f"licence {licence} is not among those allowed ({', '.join(allow)})"
 
 
+_ASKS_MORE = ("public-domain", "cc0", "mit", "bsd", "apache", "cc-by", "cc-by-sa")
+
+
+def strictest(licences: Iterable[str]) -> str:
+    """Of several licences the one that asks most: what is made of all of them is under it."""
+    return max(licences, key=lambda one: _ASKS_MORE.index(of) if (of := family(one)) in _ASKS_MORE else len(_ASKS_MORE))
+
+
 def refuse_forbidden(text: str, what: str) -> None:
     """Raise DataError when `text` (names, licence, address) shows a source that nobody may use with an LLM."""
     flat = "".join(c for c in text.lower() if c.isalnum())

@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from mllm.data_recipes.config import HERE, Mixture
+from mllm.data_recipes.row import skips_of
 from mllm.data_recipes.store import Store
 
 if TYPE_CHECKING:
@@ -48,7 +49,7 @@ class Counted:
         data = store.read(shard)
         self.shards[shard] = hashlib.sha256(data).hexdigest()
         file = pq.ParquetFile(pa.BufferReader(data))
-        self.skips.update(json.loads((file.schema_arrow.metadata or {}).get(b"skipped", b"{}")))
+        self.skips.update(skips_of(file.schema_arrow))
         columns = ["task", "split", "source", "licence", "length", "provenance"]
         seen = set()
         for row in file.read(columns).to_pylist():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -48,6 +48,13 @@ class Batch:
 def seed_of(seed: int, name: str) -> np.random.Generator:
     """The random generator of one named thing: the same on every machine and in any order of work."""
     return np.random.default_rng([seed, zlib.crc32(name.encode())])
+
+
+def draw_font(weights: Mapping[str, float], rng: np.random.Generator) -> str:
+    """A soundfont's name, as often as its weight says."""
+    names = sorted(weights)
+    weight = np.array([weights[name] for name in names])
+    return names[int(rng.choice(len(names), p=weight / weight.sum()))]
 
 
 class _Deck:
@@ -115,8 +122,6 @@ def _plan_split(
     families, keys, metres = _cycle(len(NAMES), rng), _cycle(24, rng), _cycle(len(METRES), rng)
     # A small split has few tunes of everything: what is few there is measured by the split's share of the works.
     enough = _ENOUGH * getattr(mixture.splits, split) / max(mixture.splits.train, 1e-9)
-    names = sorted(fonts)
-    font_weight = np.array([fonts[n] for n in names])
     for i in range(wanted):
         family, key, metre = NAMES[next(families)], next(keys), METRES[next(metres)]
         cell = (metre, key >= 12)
@@ -139,5 +144,5 @@ def _plan_split(
             accompanied=bool(rng.random() < mixture.sound.accompanied),
             drums=bool(several and rng.random() < mixture.sound.drums),
             short=bool(split != "test" and rng.random() < mixture.clips.short_share),
-            soundfont=names[int(rng.choice(len(names), p=font_weight / font_weight.sum()))],
+            soundfont=draw_font(fonts, rng),
         )

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import io
 import json
-from collections import Counter
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from mllm.data_recipes.duplicates import deduplicate
+from mllm.data_recipes.row import shard_bytes, skips_of
 from mllm.data_recipes.store import Store
 
 NAME = "duplicates.json"
@@ -43,10 +42,6 @@ def _filter(store: Store, shard: str, drop: set[str]) -> None:
     kept = table.filter(keep)
     if len(kept) == len(table):
         return
-    metadata = dict(table.schema.metadata or {})
-    skips = Counter(json.loads(metadata.get(b"skipped", b"{}")))
+    skips = skips_of(table.schema)
     skips["rows left out as duplicates"] += len(table) - len(kept)
-    metadata[b"skipped"] = json.dumps(dict(sorted(skips.items()))).encode()
-    buffer = io.BytesIO()
-    pq.write_table(kept.replace_schema_metadata(metadata), buffer, compression="zstd")
-    store.write(shard, buffer.getvalue())
+    store.write(shard, shard_bytes(kept, skips))

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 SCHEMA = pa.schema(
     [
@@ -154,6 +157,19 @@ def make_row(
         "length": float(length),
         "provenance": json.dumps(provenance, ensure_ascii=False),
     }
+
+
+def shard_bytes(table: pa.Table, skips: Mapping[str, int]) -> bytes:
+    """Rows as the bytes of a parquet file that also says what was left out; the same bytes for the same rows."""
+    buffer = io.BytesIO()
+    text = json.dumps(dict(sorted(skips.items())))
+    pq.write_table(table.replace_schema_metadata({"skipped": text}), buffer, compression="zstd")
+    return buffer.getvalue()
+
+
+def skips_of(schema: pa.Schema) -> Counter[str]:
+    """Reason -> count of what a shard left out."""
+    return Counter(json.loads((schema.metadata or {}).get(b"skipped", b"{}")))
 
 
 def sha256_text(text: str) -> str:

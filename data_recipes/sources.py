@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
@@ -14,8 +13,6 @@ from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 
-from platformdirs import user_cache_path
-
 from mllm.data_recipes import sources_music21 as m21
 from mllm.data_recipes.adapters import ADAPTERS
 from mllm.data_recipes.config import DataError, Mixture, Recipe, Use, load_recipe, scores_dir
@@ -23,8 +20,10 @@ from mllm.data_recipes.row import Item
 from mllm.data_recipes.sources_midi import midi_folder
 from mllm.data_recipes.sources_roman import roman_items
 from mllm.data_recipes.sources_scores import Job, score_jobs
+from mllm.data_recipes.store import Store
 from mllm.data_recipes.tonal import tonal_tune
 from mllm.data_recipes.tune import Tune
+from mllm.weights import cache_dir
 
 PARSER_VERSION = 1
 """Raise when the parsing changes: older caches are then not read."""
@@ -43,12 +42,6 @@ class Collected:
     """Recipe -> reason -> number of tunes."""
     absent: dict[str, str] = field(default_factory=dict)
     """Recipe -> why the whole collection is missing."""
-
-
-def cache_folder() -> Path:
-    """$MLLM_CACHE or the user's cache folder, plus scores/."""
-    root = os.environ.get("MLLM_CACHE")
-    return (Path(root).expanduser() if root else user_cache_path("mllm")) / "scores"
 
 
 def collect(mixture: Mixture, workers: int = 2, progress: Progress | None = None) -> Collected:
@@ -112,7 +105,7 @@ def _parsed(
     jobs = list(JOBS[recipe.loader](recipe, where))
     jobs = jobs[: use.limit or None]
     mark = json.dumps([recipe.loader, PARSER_VERSION, version("music21"), jobs], sort_keys=True)
-    cache = cache_folder() / f"{recipe.name}-{hashlib.sha256(mark.encode()).hexdigest()[:16]}.jsonl"
+    cache = cache_dir() / "scores" / f"{recipe.name}-{hashlib.sha256(mark.encode()).hexdigest()[:16]}.jsonl"
     if cache.exists():
         head, *lines = cache.read_text(encoding="utf-8").splitlines()
         return [Tune.from_json(line) for line in lines], json.loads(head)["skipped"]
@@ -126,9 +119,6 @@ def _parsed(
                 skipped[why] += 1
             if progress:
                 progress(f"reading {recipe.name}", i + 1, len(jobs))
-    cache.parent.mkdir(parents=True, exist_ok=True)
-    part = cache.with_suffix(f".{os.getpid()}.part")
     text = "\n".join([json.dumps({"skipped": dict(skipped)}), *(t.to_json() for t in tunes)]) + "\n"
-    part.write_text(text, encoding="utf-8")
-    part.replace(cache)
+    Store.at(cache.parent).write(cache.name, text.encode())
     return tunes, dict(skipped)

@@ -11,7 +11,16 @@ from pathlib import Path
 from typing import Any
 
 from mllm.data_recipes.config import Recipe
-from mllm.data_recipes.sources_scores import SECONDS, Job, Parsed, TooSlow, collection, parse_score, processor_limit
+from mllm.data_recipes.sources_scores import (
+    SECONDS,
+    Job,
+    Parsed,
+    TooSlow,
+    collection,
+    parse_score,
+    processor_limit,
+    sounding,
+)
 from mllm.data_recipes.tune import METRES, Bar, BarNote, Tune, analysed_key
 
 _EPS = 1e-4
@@ -222,14 +231,8 @@ def _bars(part: Any, voice: int, length: float) -> list[list[Bar]]:
     held: BarNote | None = None
     for measure in part.getElementsByClass(stream.Measure):
         bar: Bar = []
-        end = 0.0
-        for element in measure.flatten().notesAndRests:
-            if element.duration.isGrace or type(element).__name__ == "ChordSymbol":
-                continue
-            onset, duration = float(element.offset), float(element.quarterLength)
-            end = max(end, onset + duration)
-            if element.isRest or duration <= 0:
-                continue
+        elements, end = sounding(measure)
+        for element, onset, duration in elements:
             bar.append((onset, duration, max(p.midi for p in element.pitches), voice))
             tie = element.tie.type if element.tie else None
             if tie in ("stop", "continue") and held and held[2] == bar[-1][2]:

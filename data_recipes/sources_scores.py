@@ -194,17 +194,28 @@ def _measures(parts: list[Any]) -> list[_Measure]:
     return out
 
 
-def _part(measure: Any, held: dict[int, int]) -> tuple[list[tuple[float, float, int]], float]:
-    """The notes of one part's measure and where it ends; a note tied over the bar line sounds in its first bar only."""
-    notes, end = [], 0.0
-    tied: dict[int, int] = {}
+def sounding(measure: Any) -> tuple[list[tuple[Any, float, float]], float]:
+    """What sounds in a music21 measure, as (element, onset, duration) in quarters, and where the measure ends.
+
+    Grace notes and chord symbols take no time; rests only count for the end.
+    """
+    out, end = [], 0.0
     for element in measure.flatten().notesAndRests:
         if element.duration.isGrace or type(element).__name__ == "ChordSymbol":
             continue
         onset, duration = float(element.offset), float(element.quarterLength)
         end = max(end, onset + duration)
-        if element.isRest or duration <= 0:
-            continue
+        if not element.isRest and duration > 0:
+            out.append((element, onset, duration))
+    return out, end
+
+
+def _part(measure: Any, held: dict[int, int]) -> tuple[list[tuple[float, float, int]], float]:
+    """The notes of one part's measure and where it ends; a note tied over the bar line sounds in its first bar only."""
+    notes = []
+    tied: dict[int, int] = {}
+    elements, end = sounding(measure)
+    for element, onset, duration in elements:
         for note in element.notes if element.isChord else (element,):
             pitch = getattr(note, "pitch", None)
             if pitch is None:  # unpitched percussion

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -33,6 +33,16 @@ class Unit:
     def clips(self) -> str:
         """Name of its folder of audio inside the build."""
         return f"clips/{self.stage}-{self.number:05d}"
+
+
+def ranges(stage: str, amounts: Mapping[str, int], size: int) -> Iterator[Unit]:
+    """Units of numbered things: each holds (first, count) of the numbers of its split, at most `size` of them."""
+    number = 0
+    for split, wanted in amounts.items():
+        for first in range(0, wanted, size):
+            count = min(size, wanted - first)
+            yield Unit(stage, number, split, (first, count), count)
+            number += 1
 
 
 @dataclass

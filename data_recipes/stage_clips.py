@@ -19,7 +19,7 @@ from mllm.data_recipes.row import Turn, make_row, messages
 from mllm.data_recipes.stage import Made, Unit
 from mllm.data_recipes.store import Store
 from mllm.data_recipes.templates import conversations
-from mllm.data_recipes.tune import Tune, works
+from mllm.data_recipes.tune import Tune
 
 NAME = "clips"
 DIALOGUES = 0.3
@@ -36,7 +36,7 @@ class ClipStage:
         self.config, self.batches = config, batches
         self.fonts, self.recipes = found.fonts, found.recipes
         self.tunes = {t.id: t for t in found.tunes}
-        self.works = works(found.tunes)
+        self.works = found.works
 
     def total(self) -> int:
         """Clips."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +14,10 @@ import pyarrow.parquet as pq
 from mllm.data_recipes.config import Mixture
 from mllm.data_recipes.episodes import EpisodePool, episodes
 from mllm.data_recipes.ingredients import Ingredients, amounts
-from mllm.data_recipes.licences import DataError
+from mllm.data_recipes.licences import DataError, strictest
 from mllm.data_recipes.plan import seed_of
 from mllm.data_recipes.row import Item, make_row, sha256_text
-from mllm.data_recipes.stage import Made, Unit
-from mllm.data_recipes.stage_medleys import strictest
+from mllm.data_recipes.stage import Made, Unit, ranges
 from mllm.data_recipes.store import Store
 
 NAME = "episodes"
@@ -34,12 +34,13 @@ class EpisodeStage:
     audio = False
 
     def __init__(self, config: Mixture, store: Store, wanted: dict[str, int]):
-        self.config, self.store, self.wanted = config, store, wanted
+        self.config, self.store = config, store
         shards = store.names("rows", ".parquet")
         self.shards = {
             split: {stage: [s for s in shards if s.startswith(f"rows/{split}-{stage}-")] for stage in STAGES}
             for split in wanted
         }
+        self.wanted = {split: count for split, count in wanted.items() if any(self.shards[split].values())}
 
     def total(self) -> int:
         """Episodes."""
@@ -47,17 +48,12 @@ class EpisodeStage:
 
     def units(self) -> Iterator[Unit]:
         """Some episodes each, out of shards drawn for it."""
-        number = 0
-        for split, count in self.wanted.items():
-            for first in range(0, count, UNIT):
-                size = min(UNIT, count - first)
-                rng = seed_of(self.config.seed, f"episode shards {split} {first}")
-                drawn = []
-                for names in self.shards[split].values():
-                    drawn += [names[int(i)] for i in sorted(rng.permutation(len(names))[:SHARDS])]
-                if drawn:
-                    yield Unit(NAME, number, split, (first, size, tuple(drawn)), size)
-                    number += 1
+        for unit in ranges(NAME, self.wanted, UNIT):
+            rng = seed_of(self.config.seed, f"episode shards {unit.split} {unit.payload[0]}")
+            drawn: list[str] = []
+            for names in self.shards[unit.split].values():
+                drawn += [names[int(i)] for i in sorted(rng.permutation(len(names))[:SHARDS])]
+            yield replace(unit, payload=(*unit.payload, tuple(drawn)))
 
     def make(self, unit: Unit, folder: Path) -> Made:
         """The rows of a range of episodes."""

@@ -20,7 +20,7 @@ from mllm.data_recipes.clip import write_flac
 from mllm.data_recipes.config import Mixture, Recipe
 from mllm.data_recipes.ingredients import Ingredients
 from mllm.data_recipes.licences import DataError, refusal
-from mllm.data_recipes.plan import seed_of
+from mllm.data_recipes.plan import draw_font, seed_of
 from mllm.data_recipes.roman_rows import roman_talks
 from mllm.data_recipes.row import Item, Message, Turn, make_row, messages, sha256_text
 from mllm.data_recipes.sources import ITEMS
@@ -138,9 +138,7 @@ class ItemStage:
         fonts = self.weights[split]
         if recipe.loader not in PLAYED or not fonts:
             return ""
-        rng = seed_of(self.config.seed, f"font {recipe.name} {item.id}")
-        names, total = sorted(fonts), sum(fonts.values())
-        return names[int(rng.choice(len(names), p=[fonts[n] / total for n in names]))]
+        return draw_font(fonts, seed_of(self.config.seed, f"font {recipe.name} {item.id}"))
 
     def _play(self, recipe: Recipe, item: Item, font: str) -> np.ndarray:
         events, voices = performance(Path(self.sets[recipe.name], item.facts["path"]), item.start, item.end)

@@ -9,14 +9,13 @@ from typing import Any
 from mllm.data_recipes.clip import write_flac
 from mllm.data_recipes.config import Mixture
 from mllm.data_recipes.ingredients import Ingredients, amounts
-from mllm.data_recipes.licences import DataError
+from mllm.data_recipes.licences import DataError, strictest
 from mllm.data_recipes.medley import make_medley, plan_medley
-from mllm.data_recipes.plan import seed_of
+from mllm.data_recipes.plan import draw_font, seed_of
 from mllm.data_recipes.row import make_row, messages
-from mllm.data_recipes.stage import Made, Unit
+from mllm.data_recipes.stage import Made, Unit, ranges
 from mllm.data_recipes.stage_clips import draw_rows, unit_pool
 from mllm.data_recipes.store import Store
-from mllm.data_recipes.tune import works
 
 NAME = "medleys"
 UNIT = 4
@@ -35,7 +34,7 @@ class MedleyStage:
         self.config, self.wanted = config, wanted
         self.recipes, self.fonts, self.tunes = found.recipes, found.fonts, found.tunes_by_split
         self.weights = {split: found.font_weights(split) for split in wanted}
-        self.works = works(found.tunes)
+        self.works = found.works
 
     def total(self) -> int:
         """Medleys."""
@@ -43,12 +42,7 @@ class MedleyStage:
 
     def units(self) -> Iterator[Unit]:
         """A few medleys each: one takes seconds."""
-        number = 0
-        for split, count in self.wanted.items():
-            for first in range(0, count, UNIT):
-                size = min(UNIT, count - first)
-                yield Unit(NAME, number, split, (first, size), size)
-                number += 1
+        return ranges(NAME, self.wanted, UNIT)
 
     def make(self, unit: Unit, folder: Path) -> Made:
         """Render each medley and ask about its sections."""
@@ -59,9 +53,7 @@ class MedleyStage:
             tunes = self.tunes[unit.split]
             some = [tunes[int(i)] for i in sorted(rng.permutation(len(tunes))[:CANDIDATES])]
             minutes = float(rng.uniform(shape.shortest_minutes, shape.longest_minutes))
-            fonts = self.weights[unit.split]
-            names, total = sorted(fonts), sum(fonts.values())
-            font = names[int(rng.choice(len(names), p=[fonts[n] / total for n in names]))]
+            font = draw_font(self.weights[unit.split], rng)
             try:
                 plan = plan_medley(rng, some, minutes)
                 samples, facts = make_medley(plan, some, self.fonts[font], self.config.clips.sampling_rate)
@@ -86,7 +78,7 @@ class MedleyStage:
                 facts,
                 source=NAME,
                 made_of=sorted(sources),
-                licence=licences[0] if len(licences) == 1 else strictest(licences),
+                licence=strictest(licences),
                 split=unit.split,
                 length=facts["seconds"],
                 source_id=f"medley/{name}",
@@ -96,16 +88,6 @@ class MedleyStage:
             )
             for number, (task, turns) in enumerate(draw_rows(facts, rng, QUESTIONS, unit_pool(self.config.seed, unit)))
         ]
-
-
-_ORDER = ("public-domain", "cc0", "mit", "bsd", "apache", "cc-by", "cc-by-sa")
-
-
-def strictest(licences: list[str]) -> str:
-    """Of several licences the one that asks most: what is made of all of them is under it."""
-    from mllm.data_recipes.licences import family
-
-    return max(licences, key=lambda one: _ORDER.index(family(one)) if family(one) in _ORDER else len(_ORDER))
 
 
 def plan(config: Mixture, found: Ingredients, store: Store, share: float) -> MedleyStage | None:

@@ -10,10 +10,9 @@ from mllm.data_recipes.ingredients import Ingredients, amounts
 from mllm.data_recipes.plan import seed_of
 from mllm.data_recipes.row import make_row, messages, sha256_text
 from mllm.data_recipes.score_rows import score_talk
-from mllm.data_recipes.stage import Made, Unit
+from mllm.data_recipes.stage import Made, Unit, ranges
 from mllm.data_recipes.store import Store
 from mllm.data_recipes.theory import theory_question
-from mllm.data_recipes.tune import works
 
 UNIT = 1000
 
@@ -33,12 +32,7 @@ class RowStage:
 
     def units(self) -> Iterator[Unit]:
         """Ranges (first, count) of each split."""
-        number = 0
-        for split, wanted in self.amounts.items():
-            for first in range(0, wanted, UNIT):
-                count = min(UNIT, wanted - first)
-                yield Unit(self.name, number, split, (first, count), count)
-                number += 1
+        return ranges(self.name, self.amounts, UNIT)
 
 
 class TheoryStage(RowStage):
@@ -85,7 +79,7 @@ class ScoreStage(RowStage):
 
     def __init__(self, config: Mixture, found: Ingredients, share: float):
         super().__init__(config.seed, config.scores, share)
-        self.recipes, self.works = found.recipes, works(found.tunes)
+        self.recipes, self.works = found.recipes, found.works
         self.tunes = {
             split: [tunes[i] for i in seed_of(config.seed, f"score order {split}").permutation(len(tunes))]
             for split, tunes in found.tunes_by_split.items()

@@ -7,7 +7,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +26,6 @@ class Store:
     """
 
     address: str
-    options: dict[str, Any] = field(default_factory=dict)
-    """What fsspec needs to know beyond the address: credentials, endpoints."""
 
     @staticmethod
     def at(place: str | Path) -> Store:
@@ -42,11 +40,11 @@ class Store:
 
     @property
     def _fs(self) -> Any:
-        return fsspec.core.url_to_fs(self.address, **self.options)[0]
+        return fsspec.core.url_to_fs(self.address)[0]
 
     @property
     def _root(self) -> str:
-        return str(fsspec.core.url_to_fs(self.address, **self.options)[1]).rstrip("/")
+        return str(fsspec.core.url_to_fs(self.address)[1]).rstrip("/")
 
     def _at(self, name: str) -> str:
         return f"{self._root}/{name}"
@@ -67,10 +65,6 @@ class Store:
     def read(self, name: str) -> bytes:
         """The bytes of a file."""
         return bytes(self._fs.cat_file(self._at(name)))
-
-    def open(self, name: str) -> Any:
-        """A file open for reading bytes."""
-        return self._fs.open(self._at(name), "rb")
 
     def write(self, name: str, data: bytes) -> None:
         """Write a file so that it is there whole or not at all."""

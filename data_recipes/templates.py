@@ -229,16 +229,6 @@ def ask(task: str, facts: Facts, rng: np.random.Generator, style: str | None = N
     return question, answer
 
 
-def messages(audio: str, turns: list[Turn]) -> list[dict[str, Any]]:
-    """The conversation in the house format; the audio stands in the first user turn only."""
-    out: list[dict[str, Any]] = []
-    for i, (question, answer) in enumerate(turns):
-        parts: list[dict[str, str]] = [{"type": "audio", "audio": audio}] if i == 0 else []
-        out.append({"role": "user", "content": [*parts, {"type": "text", "text": question}]})
-        out.append({"role": "assistant", "content": answer})
-    return out
-
-
 def conversations(split: str, facts: Facts, rng: np.random.Generator) -> list[tuple[str, list[Turn]]]:
     """(task, turns) of every row of a clip.
 

@@ -16,8 +16,8 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from mllm.cli_data import data_verbs
 from mllm.cli_score import score_verbs
+from mllm.data_recipes.command_line import data_verbs
 from mllm.errors import MllmError, PromptError
 
 # The extra that a verb needs beyond the library itself, by the package that is missing without it.
