@@ -25,6 +25,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from mllm.data_recipes.config import DataError, Mixture, load_mixture
 from mllm.data_recipes.ingredients import Ingredients
 from mllm.data_recipes.manifest import write_manifest
+from mllm.data_recipes.parallel import AHEAD
 from mllm.data_recipes.removal import remove_duplicates
 from mllm.data_recipes.row import SCHEMA, shard_bytes
 from mllm.data_recipes.stage import Stage, Unit
@@ -32,9 +33,6 @@ from mllm.data_recipes.stages import READERS, plan_stages
 from mllm.data_recipes.store import Store
 
 DEDUPLICATION = "deduplication"
-AHEAD = 4
-"""Units that wait for each worker: enough that none is idle, few enough that a stream is never read into memory."""
-
 _stages: dict[str, Stage] = {}
 _store: Store | None = None
 

@@ -45,11 +45,13 @@ class Ingredients:
     """Recipe -> reason -> how many tunes were unusable."""
     left_out: dict[str, str] = field(default_factory=dict)
     """Recipe or soundfont -> why it is missing."""
+    workers: int = 1
+    """Processes that read what is not read here."""
 
     @classmethod
     def find(cls, config: Mixture, workers: int, progress: Progress | None = None) -> Ingredients:
         """Read the scores, look for the sets and soundfonts. DataError where nothing at all can be made."""
-        out = cls(config)
+        out = cls(config, workers=workers)
         scores: list[Use] = []
         for use in config.sources:
             recipe = load_recipe(use.recipe)

@@ -6,7 +6,6 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
 from importlib.metadata import version
@@ -16,10 +15,11 @@ from pathlib import Path
 from mllm.data_recipes import sources_music21 as m21
 from mllm.data_recipes.adapters import ADAPTERS
 from mllm.data_recipes.config import DataError, Mixture, Recipe, Use, load_recipe, scores_dir
+from mllm.data_recipes.parallel import parallel
 from mllm.data_recipes.row import Item
-from mllm.data_recipes.sources_midi import midi_folder
-from mllm.data_recipes.sources_roman import roman_items
-from mllm.data_recipes.sources_scores import Job, score_jobs
+from mllm.data_recipes.sources_midi import read_midi
+from mllm.data_recipes.sources_roman import read_roman
+from mllm.data_recipes.sources_scores import File, Job, Read, collection, score_jobs
 from mllm.data_recipes.store import Store
 from mllm.data_recipes.tonal import tonal_tune
 from mllm.data_recipes.tune import Tune
@@ -77,11 +77,23 @@ JOBS: dict[str, Callable[[Recipe, Path], Iterator[Job]]] = {
 }
 
 
-ITEMS: dict[str, Callable[[Recipe, Path, Counter[str]], Iterator[Item]]] = {
-    "midi_folder": midi_folder,
-    "music21_roman": roman_items,
+ITEMS: dict[str, tuple[Callable[[Recipe, File], Read], tuple[str, ...]]] = {
+    "midi_folder": (read_midi, (".mid", ".midi")),
+    "music21_roman": (read_roman, (".rntxt",)),
 }
-"""Loaders of collections that give items of their own instead of scores to arrange."""
+"""Loaders of collections that give items of their own instead of scores to arrange: what reads a file, its suffixes."""
+
+
+def file_items(recipe: Recipe, where: Path, skipped: Counter[str], workers: int = 1) -> Iterator[Item]:
+    """Items of all files of a collection, in the order of their names; `skipped` counts why others give none.
+
+    Raises:
+        DataError: the recipe's options are not usable.
+    """
+    read, suffixes = ITEMS[recipe.loader]
+    for items, reasons in parallel(partial(read, recipe), collection(recipe, where, suffixes), workers):
+        skipped.update(reasons)
+        yield from items
 
 
 def locate(recipe: Recipe, mixture: Mixture) -> Path | str:
@@ -111,14 +123,13 @@ def _parsed(
         return [Tune.from_json(line) for line in lines], json.loads(head)["skipped"]
     tunes: list[Tune] = []
     skipped: Counter[str] = Counter()
-    with ProcessPoolExecutor(workers) as pool:
-        for i, (tune, why) in enumerate(pool.map(partial(m21.parse, recipe.name), jobs, chunksize=8)):
-            if tune:
-                tunes.append(tune)
-            else:
-                skipped[why] += 1
-            if progress:
-                progress(f"reading {recipe.name}", i + 1, len(jobs))
+    for i, (tune, why) in enumerate(parallel(partial(m21.parse, recipe.name), jobs, workers, chunk=8)):
+        if tune:
+            tunes.append(tune)
+        else:
+            skipped[why] += 1
+        if progress:
+            progress(f"reading {recipe.name}", i + 1, len(jobs))
     text = "\n".join([json.dumps({"skipped": dict(skipped)}), *(t.to_json() for t in tunes)]) + "\n"
     Store.at(cache.parent).write(cache.name, text.encode())
     return tunes, dict(skipped)

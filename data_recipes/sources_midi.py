@@ -14,7 +14,7 @@ from mllm.data_recipes.instruments import DRUMS, PROGRAM_FAMILY
 from mllm.data_recipes.licences import DataError
 from mllm.data_recipes.perform import Event
 from mllm.data_recipes.row import Item
-from mllm.data_recipes.sources_scores import collection
+from mllm.data_recipes.sources_scores import File, Read
 from mllm.data_recipes.tune import analysed_key, key_name
 from mllm.data_recipes.voices import Voice
 from mllm.errors import ScoreError
@@ -118,8 +118,8 @@ def _ruling(changes: list[tuple[float, Any]], start: float, end: float) -> Any:
     return before[-1] if before and not inside - {before[-1]} else None
 
 
-def midi_folder(recipe: Recipe, where: Path, skipped: Counter[str] | None = None) -> Iterator[Item]:
-    """Excerpts of the MIDI files in `where`, for `performance` and a synthesizer to play.
+def read_midi(recipe: Recipe, file: File) -> Read:
+    """Excerpts of a MIDI file, for `performance` and a synthesizer to play.
 
     `recipe.options`: `seconds` of an excerpt (15), `excerpts` at most of a file (3); `files` and `skip` as in
     `collection`. Excerpts begin at a bar where the file states its metre, otherwise at a quarter; only notes that begin
@@ -134,24 +134,23 @@ def midi_folder(recipe: Recipe, where: Path, skipped: Counter[str] | None = None
     Raises:
         DataError: the recipe's options are not usable.
     """
-    counts: Counter[str] = Counter() if skipped is None else skipped
+    items: list[Item] = []
+    counts: Counter[str] = Counter()
     wanted, most = _number(recipe, "seconds", 15.0), int(_number(recipe, "excerpts", 3))
-    for path, name, why in collection(recipe, where, (".mid", ".midi")):
-        try:
-            if why:
-                raise ScoreError(why)
-            midi = _read(path)
-        except ScoreError as error:
-            counts[str(error)] += 1
+    path, name, why = file
+    try:
+        if why:
+            raise ScoreError(why)
+        midi = _read(path)
+    except ScoreError as error:
+        return [], Counter([str(error)])
+    for n, (start, end) in enumerate(_excerpts(midi, wanted, most)):
+        facts = _facts(midi, start, end)
+        if facts is None:
+            counts["an excerpt with fewer than 8 notes, or more than 15 parts"] += 1
             continue
-        found = 0
-        for n, (start, end) in enumerate(_excerpts(midi, wanted, most)):
-            facts = _facts(midi, start, end)
-            if facts is None:
-                counts["an excerpt with fewer than 8 notes, or more than 15 parts"] += 1
-                continue
-            found += 1
-            yield Item(
+        items.append(
+            Item(
                 id=f"{recipe.name}/{name.rsplit('.', 1)[0]}/{n}",
                 licence=recipe.licence,
                 url=recipe.url,
@@ -160,8 +159,10 @@ def midi_folder(recipe: Recipe, where: Path, skipped: Counter[str] | None = None
                 end=round(midi.second(end), 6),
                 facts={"path": name, **facts},
             )
-        if not found:
-            counts["no usable excerpt"] += 1
+        )
+    if not items:
+        counts["no usable excerpt"] += 1
+    return items, counts
 
 
 def _number(recipe: Recipe, name: str, default: float) -> float:

@@ -48,8 +48,8 @@ def abc_jobs(recipe: Recipe, where: Path) -> Iterator[Job]:
 
 def chorale_jobs(recipe: Recipe, where: Path) -> Iterator[Job]:
     """One job a chorale file."""
-    for path in sorted(where.glob("*.mxl")):
-        yield f"{recipe.name}/{path.stem}", {"kind": "chorale", "path": str(path)}
+    for path, _, why in collection(recipe, where, (".mxl",)):
+        yield f"{recipe.name}/{path.stem}", {"kind": "chorale", "path": str(path), "skip": why}
 
 
 def openewld_jobs(recipe: Recipe, where: Path) -> Iterator[Job]:

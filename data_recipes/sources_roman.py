@@ -4,46 +4,37 @@ from __future__ import annotations
 
 import warnings
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from mllm.data_recipes.config import Recipe
 from mllm.data_recipes.row import Item
-from mllm.data_recipes.sources_scores import SECONDS, TooSlow, collection, processor_limit
+from mllm.data_recipes.sources_scores import SECONDS, File, Read, TooSlow, processor_limit
 
 _MAX_BYTES = 200_000
 
 
-def roman_items(recipe: Recipe, where: Path, skipped: Counter[str] | None = None) -> Iterator[Item]:
-    """One item an analysis: Tymoczko, Gotham, Cuthbert, Ariza, "The RomanText format", ISMIR 2019.
+def read_roman(recipe: Recipe, file: File) -> Read:
+    """An analysis as an item: Tymoczko, Gotham, Cuthbert, Ariza, "The RomanText format", ISMIR 2019.
 
     Facts: `roman`, a list of [bar, beat, key, numeral] in order, where a beat is that of RomanText (6/8 has two), a key
     is `F# minor`, and a chord stands only where it begins; `key`, if the whole begins and ends in it; `metre`, if there
     is only one; `bars`, the pickup not counted; `title` and `composer`, where the file has them. Repeats written as
     `m5 = m1` are played out; variants are not taken.
-
-    Args:
-        where: the folder that `recipe.options.files` (see `collection`) is looked for in.
-        skipped: counts the reasons why files give no item.
-
-    Raises:
-        DataError: the recipe's options are not usable.
     """
-    counts: Counter[str] = Counter() if skipped is None else skipped
-    for path, name, why in collection(recipe, where, (".rntxt",)):
-        found = why or _read(path)
-        if isinstance(found, str):
-            counts[found] += 1
-            continue
-        stem = name.rsplit(".", 1)[0]
-        yield Item(
-            id=f"{recipe.name}/{stem}",
-            licence=recipe.licence,
-            url=recipe.url,
-            work=" ".join(filter(None, [found.get("composer"), found.get("title")])) or stem,
-            facts=found,
-        )
+    path, name, why = file
+    found = why or _read(path)
+    if isinstance(found, str):
+        return [], Counter([found])
+    stem = name.rsplit(".", 1)[0]
+    item = Item(
+        id=f"{recipe.name}/{stem}",
+        licence=recipe.licence,
+        url=recipe.url,
+        work=" ".join(filter(None, [found.get("composer"), found.get("title")])) or stem,
+        facts=found,
+    )
+    return [item], Counter()
 
 
 def _read(path: Path) -> dict[str, Any] | str:

@@ -7,6 +7,7 @@ bars: what modulates is cut out, so that an excerpt is in the key that its facts
 from __future__ import annotations
 
 import signal
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -15,6 +16,7 @@ from typing import Any
 
 from mllm.data_recipes.config import Recipe
 from mllm.data_recipes.licences import DataError
+from mllm.data_recipes.row import Item
 from mllm.data_recipes.tune import METRES, Bar, BarNote, Tune, analysed_key
 from mllm.data_recipes.voices import chordal
 
@@ -22,6 +24,10 @@ Job = tuple[str, dict[str, Any]]
 """Tune id and what the parser of its loader needs."""
 Parsed = tuple[Tune | None, str]
 """The tune, or None and the reason why it is skipped."""
+File = tuple[Path, str, str]
+"""A file of a collection, its name inside the collection, and why it is to be skipped or ""."""
+Read = tuple[list[Item], Counter[str]]
+"""Items of a file, and for what it does not give, reason -> count."""
 
 SECONDS = 20.0
 """Of processor time that one file may take."""
@@ -66,8 +72,8 @@ def processor_limit(seconds: float) -> Iterator[None]:
         signal.signal(signal.SIGPROF, before)
 
 
-def collection(recipe: Recipe, where: Path, suffixes: tuple[str, ...]) -> Iterator[tuple[Path, str, str]]:
-    """(file, its name inside the collection, why it is to be skipped or "") of a recipe, sorted by name.
+def collection(recipe: Recipe, where: Path, suffixes: tuple[str, ...]) -> Iterator[File]:
+    """Files of a recipe, sorted by name.
 
     `recipe.options` may hold `files`, a list of patterns (default: every file with one of `suffixes`), and `skip`: for
     a pattern the reason why its files may not or cannot be used.

@@ -23,7 +23,7 @@ from mllm.data_recipes.licences import DataError, refusal
 from mllm.data_recipes.plan import draw_font, seed_of
 from mllm.data_recipes.roman_rows import roman_talks
 from mllm.data_recipes.row import Item, Message, Turn, make_row, messages, sha256_text
-from mllm.data_recipes.sources import ITEMS
+from mllm.data_recipes.sources import ITEMS, file_items
 from mllm.data_recipes.sources_midi import performance
 from mllm.data_recipes.stage import Made, Unit
 from mllm.data_recipes.stage_clips import draw_rows, unit_pool
@@ -52,6 +52,7 @@ class ItemStage:
         self.config, self.share = config, share
         self.recipes, self.sets, self.uses, self.fonts = found.recipes, found.sets, found.uses, found.fonts
         self.weights = {split: found.font_weights(split) for split in SPLITS}
+        self.workers = found.workers
 
     def total(self) -> int | None:
         """Unknown: a stream tells its length at its end."""
@@ -98,7 +99,7 @@ class ItemStage:
     def _load(self, recipe: Recipe, skipped: Counter[str]) -> Iterator[Item]:
         root = self.sets[recipe.name]
         if recipe.loader in ITEMS:
-            return ITEMS[recipe.loader](recipe, Path(root), skipped)
+            return file_items(recipe, Path(root), skipped, self.workers)
         return load_items(recipe, root, None, skipped)
 
     def _split(self, item: Item) -> str:

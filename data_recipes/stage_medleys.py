@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from mllm.data_recipes.choices import Pool
 from mllm.data_recipes.clip import write_flac
 from mllm.data_recipes.config import Mixture
 from mllm.data_recipes.ingredients import Ingredients, amounts
@@ -47,6 +48,7 @@ class MedleyStage:
     def make(self, unit: Unit, folder: Path) -> Made:
         """Render each medley and ask about its sections."""
         made, (first, count), shape = Made(), unit.payload, self.config.medleys
+        pool = unit_pool(self.config.seed, unit)
         for number in range(first, first + count):
             name = f"{unit.split}-{number:05d}"
             rng = seed_of(self.config.seed, f"medley {name}")
@@ -61,11 +63,11 @@ class MedleyStage:
                 made.skips[f"medley: {error}"] += 1
                 continue
             digest = write_flac(folder / f"{name}.flac", samples, self.config.clips.sampling_rate)
-            made.rows += self._rows(name, unit, f"{unit.clips}/{name}.flac", digest, facts, font)
+            made.rows += self._rows(name, unit, f"{unit.clips}/{name}.flac", digest, facts, font, pool)
         return made
 
     def _rows(
-        self, name: str, unit: Unit, audio: str, digest: str, facts: dict[str, Any], font: str
+        self, name: str, unit: Unit, audio: str, digest: str, facts: dict[str, Any], font: str, pool: Pool
     ) -> list[dict[str, Any]]:
         rng = seed_of(self.config.seed, f"medley words {name}")
         sources = {tune.split("/")[0] for tune in facts["tunes"]}
@@ -86,7 +88,7 @@ class MedleyStage:
                 sha256=digest,
                 render={"soundfont": font, "tunes": facts["tunes"]},
             )
-            for number, (task, turns) in enumerate(draw_rows(facts, rng, QUESTIONS, unit_pool(self.config.seed, unit)))
+            for number, (task, turns) in enumerate(draw_rows(facts, rng, QUESTIONS, pool))
         ]
 
 
