@@ -1,4 +1,4 @@
-"""The data card of a built folder: README.md with the header of a Hugging Face dataset card, and plots.
+"""The data card of a build: README.md with the header of a Hugging Face dataset card, and plots.
 
 What it states follows T. Gebru et al., "Datasheets for datasets" (2021), and huggingface.co/docs/hub/datasets-cards.
 """
@@ -19,41 +19,39 @@ from mllm.data_recipes.licences import LICENCES, DataError, family, normalise
 from mllm.data_recipes.store import Store
 
 PLOTS = "card"
-"""Folder of the plots inside the built folder."""
+"""Folder of the plots inside the build."""
 
 
-def write_card(folder: str | Path) -> Path:
-    """Write README.md and the plots `card/*.svg` into a built folder; the same folder gives the same bytes.
+def write_card(folder: str | Path) -> str:
+    """Write README.md and the plots `card/*.svg` into a build; the same build gives the same bytes.
+
+    Args:
+        folder: that `mllm data build` made, or its fsspec address.
 
     Returns:
-        The path of README.md.
+        The path or address of README.md.
 
     Raises:
-        DataError: there is no built folder, or it cannot be written to.
+        DataError: there is no build, or it cannot be written to.
     """
-    folder = Path(folder)
-    found = tally(folder)
+    store = Store.at(folder)
+    found = tally(store)
     try:
-        manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+        manifest = json.loads(store.read("manifest.json"))
     except (OSError, ValueError) as error:
         raise DataError(
-            f"{folder}/manifest.json cannot be read ({str(error).splitlines()[0]}): run `mllm data build` again"
+            f"{store.where('manifest.json')} cannot be read ({str(error).splitlines()[0]}): run `mllm data build` again"
         ) from error
     if not isinstance(manifest, dict):
-        raise DataError(f"{folder}/manifest.json is not an object: run `mllm data build` again")
+        raise DataError(f"{store.where('manifest.json')} is not an object: run `mllm data build` again")
     try:
-        (folder / PLOTS).mkdir(exist_ok=True)
         shown = [name for name in COUNTED if any(found.counts[name].values())]
         for name in shown:
-            _write(folder / PLOTS / f"{name}.svg", plot(name, found.counts[name]))
-        return _write(folder / "README.md", _card(found, manifest, shown))
+            store.write(f"{PLOTS}/{name}.svg", plot(name, found.counts[name]).encode())
+        store.write("README.md", _card(found, manifest, shown).encode())
     except OSError as error:
         raise DataError(f"writing to {folder} failed: {error.strerror or error}") from error
-
-
-def _write(path: Path, text: str) -> Path:
-    Store.at(path.parent).write(path.name, text.encode())
-    return path
+    return store.where("README.md")
 
 
 def _card(found: Tally, manifest: Mapping[str, Any], shown: list[str]) -> str:

@@ -1,4 +1,4 @@
-"""What a built folder holds, counted from its shards a few hundred rows at a time, and drawn."""
+"""What a build holds, counted from its shards a few hundred rows at a time, and drawn."""
 
 from __future__ import annotations
 
@@ -7,12 +7,13 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from io import StringIO
-from pathlib import Path
+from pathlib import PurePosixPath
 from typing import Any
 
 import pyarrow as pa
 
 from mllm.data_recipes.shard_contents import rows_of, shards
+from mllm.data_recipes.store import Store
 
 _BARS = 40
 """Most bars in a plot; the title says how many more there are."""
@@ -104,16 +105,16 @@ def _class(name: str, value: float) -> str:
     return str(int(value // step * step))
 
 
-def tally(folder: Path) -> Tally:
-    """Count everything in the shards of a built folder; unreadable shards and rows are named, not raised."""
+def tally(store: Store) -> Tally:
+    """Count everything in the shards of a build; unreadable shards and rows are named, not raised."""
     out = Tally()
     columns = ["id", "task", "facts", "source", "licence", "split", "length"]
-    for shard in shards(folder):
+    for shard in shards(store):
         try:
-            for row in rows_of(shard, columns):
+            for row in rows_of(store, shard, columns):
                 out.add(row)
         except (OSError, pa.ArrowException, ValueError, TypeError) as error:
-            out.broken.append(f"{shard.name}: {str(error).splitlines()[0][:120]}")
+            out.broken.append(f"{PurePosixPath(shard).name}: {str(error).splitlines()[0][:120]}")
     return out
 
 

@@ -1,4 +1,4 @@
-"""Is a built folder what it says it is: licences, splits, leaks into benchmarks, rows, audio, hashes."""
+"""Is a build what it says it is, wherever it lies: licences, splits, leaks into benchmarks, rows, audio, hashes."""
 
 from __future__ import annotations
 
@@ -138,28 +138,28 @@ def _count(finding: Finding, id: str, why: str) -> None:
 
 
 def check(folder: str | Path, against: Sequence[str | Path] = (), threshold: float = 0.0, workers: int = 2) -> Report:
-    """Check a built folder.
+    """Check a build.
 
     Args:
-        folder: that `mllm data build` made.
+        folder: that `mllm data build` made, or its fsspec address.
         against: benchmarks that training must not have seen (`leakage.read_benchmark` says in which forms).
         threshold: share of faulty rows that is still fine, 0..1.
         workers: processes that read shards and audio.
 
     Raises:
-        DataError: there is no built folder, or a benchmark cannot be read. All other trouble is counted in the report.
+        DataError: there is no build, or a benchmark cannot be read. All other trouble is counted in the report.
     """
-    folder = Path(folder)
+    store = Store.at(folder)
     if workers < 1 or not 0 <= threshold <= 1:
         raise DataError("workers must be at least 1 and threshold between 0 and 1")
-    found_shards = shards(folder)
-    manifest, trouble = _manifest(folder)
+    found_shards = shards(store)
+    manifest, trouble = _manifest(store)
     config = manifest.get("config")
     allow = config.get("allow_licences") if isinstance(config, dict) else None
-    benchmarks = [item for path in against for item in read_benchmark(Path(path))]
-    leaks = _Leaks(benchmarks, sum(_rows(path) for path in found_shards)) if benchmarks else None
+    benchmarks = [item for place in against for item in read_benchmark(place)]
+    leaks = _Leaks(benchmarks, sum(_rows(store, shard) for shard in found_shards)) if benchmarks else None
     found = survey(
-        folder,
+        store,
         allow if isinstance(allow, list) else list(SHIPPABLE),
         workers,
         leaks.look if leaks else None,
@@ -173,12 +173,12 @@ def check(folder: str | Path, against: Sequence[str | Path] = (), threshold: flo
         _judge_pairs(what, media, found, out)
     if leaks:
         leaks.report(out)
-    for why in [*trouble, *_hashes(folder, manifest, found_shards)]:
+    for why in [*trouble, *_hashes(store, manifest, found_shards)]:
         out.fault("manifest", -1, why)
     share = (len(out.bad) + out.other) / max(len(found.ids), 1)
     return Report(
         folder=str(folder),
-        against=[str(path) for path in against],
+        against=[str(place) for place in against],
         rows=len(found.ids),
         audio=sum(place != BEYOND for place in found.audio.place),
         scores=sum(place != BEYOND for place in found.scores.place),
@@ -191,8 +191,8 @@ def check(folder: str | Path, against: Sequence[str | Path] = (), threshold: flo
 
 
 def check_folder(
-    folder: Path,
-    against: Sequence[Path] = (),
+    folder: str | Path,
+    against: Sequence[str | Path] = (),
     threshold: float = 0.0,
     workers: int = 2,
     output: Path | None = None,
@@ -267,18 +267,17 @@ def _neighbours(media: Media, found: Survey, pairs: Sequence[tuple[int, int, flo
     return {i: len(works) for i, works in near.items()}
 
 
-def _rows(shard: Path) -> int:
+def _rows(store: Store, shard: str) -> int:
     try:
-        return sum(1 for _ in rows_of(shard, ["id"]))
+        return sum(1 for _ in rows_of(store, shard, ["id"]))
     except Exception:  # A broken shard is counted by the survey.
         return 0
 
 
-def _manifest(folder: Path) -> tuple[dict[str, Any], list[str]]:
+def _manifest(store: Store) -> tuple[dict[str, Any], list[str]]:
     """manifest.json, and what is wrong with it."""
-    path = folder / "manifest.json"
     try:
-        loaded = json.loads(path.read_text(encoding="utf-8"))
+        loaded = json.loads(store.read("manifest.json"))
     except (OSError, ValueError) as error:
         return {}, [f"manifest.json cannot be read ({str(error).splitlines()[0]})"]
     if not isinstance(loaded, dict):
@@ -286,20 +285,24 @@ def _manifest(folder: Path) -> tuple[dict[str, Any], list[str]]:
     return loaded, [] if loaded.get("complete", True) else ["the build is not complete: run `mllm data build` again"]
 
 
-def _hashes(folder: Path, manifest: dict[str, Any], found: Sequence[Path]) -> list[str]:
+def _hashes(store: Store, manifest: dict[str, Any], found: Sequence[str]) -> list[str]:
     listed = manifest.get("shards")
     if not isinstance(listed, dict):
         return ["manifest.json lists no shards"] if manifest else []
     out = []
-    here = {f"rows/{path.name}": path for path in found}
-    for name in sorted(listed.keys() | here.keys()):
+    here = set(found)
+    for name in sorted(listed.keys() | here):
         if name not in here:
             out.append(f"{name} is missing")
         elif name not in listed:
             out.append(f"{name} is not in manifest.json")
         else:
-            with open(here[name], "rb") as file:
-                digest = hashlib.file_digest(file, "sha256").hexdigest()
+            try:
+                with store.open(name) as file:
+                    digest = hashlib.file_digest(file, "sha256").hexdigest()
+            except OSError as error:
+                out.append(f"{name} cannot be read ({str(error).splitlines()[0]})")
+                continue
             stated = listed[name]["sha256"] if isinstance(listed[name], dict) else listed[name]
             if digest != stated:
                 out.append(f"{name} differs from its hash")

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 import os
+from itertools import islice
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 data_verbs = typer.Typer(no_args_is_help=True, help="Instruction data: list, show, build, check, card.")
-Folder = Annotated[Path, typer.Argument(metavar="DIR", help="Folder that `mllm data build` made.")]
+Folder = Annotated[
+    str, typer.Argument(metavar="DIR", help="Folder that `mllm data build` made, or its fsspec address (s3://…).")
+]
 
 
 @data_verbs.command("list")
@@ -45,33 +48,34 @@ def data_list(
 
 @data_verbs.command("show")
 def data_show(
-    name: Annotated[str, typer.Argument(help="A recipe, a mixture, or a folder that `build` made.")],
-    rows: Annotated[int, typer.Option(min=0, help="Rows of a built folder to print.")] = 3,
+    name: Annotated[str, typer.Argument(help="A recipe, a mixture, or what `build` made: a folder or an address.")],
+    rows: Annotated[int, typer.Option(min=0, help="Rows of a build to print.")] = 3,
 ) -> None:
-    """What a recipe or mixture says, or what a built folder holds.
+    """What a recipe or mixture says, or what a build holds.
 
     mllm data show oneill
 
     mllm data show runs/data/mini --rows 5
     """
     from mllm.data_recipes.config import HERE, DataError
+    from mllm.data_recipes.store import Store
 
-    folder = Path(name)
-    if (folder / "manifest.json").is_file():
-        import pyarrow.parquet as parquet
+    store = Store.at(name)
+    if store.exists("manifest.json"):
+        from mllm.data_recipes.shard_contents import rows_of
 
-        manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+        manifest = json.loads(store.read("manifest.json"))
         wanted = ("name", "complete", "clips", "hours", "rows", "clips_by_source", "licences", "soundfonts", "left_out")
         typer.echo(json.dumps({key: manifest.get(key) for key in wanted}, indent=1, ensure_ascii=False))
-        for shard in sorted((folder / "rows").glob("*.parquet"))[:1]:
-            for row in parquet.read_table(shard).slice(0, rows).to_pylist():
+        for shard in store.names("rows", ".parquet")[:1]:
+            for row in islice(rows_of(store, shard), rows):
                 typer.echo(json.dumps(row, ensure_ascii=False))
         return
-    for path in (HERE / "recipes" / f"{name}.yaml", HERE / "mixtures" / f"{name}.yaml", folder):
+    for path in (HERE / "recipes" / f"{name}.yaml", HERE / "mixtures" / f"{name}.yaml", Path(name)):
         if path.is_file() and path.suffix in (".yaml", ".yml"):
             typer.echo(path.read_text(encoding="utf-8").rstrip())
             return
-    raise DataError(f"{name}: no recipe, mixture or built folder of this name; `mllm data list` shows them")
+    raise DataError(f"{name}: no recipe, mixture or build of this name; `mllm data list` shows them")
 
 
 @data_verbs.command("build")
@@ -105,8 +109,10 @@ def data_build(
 def data_check(
     folder: Folder,
     against: Annotated[
-        list[Path] | None,
-        typer.Option(help="A benchmark: a built folder, or a jsonl, json or csv of its items. May be given again."),
+        list[str] | None,
+        typer.Option(
+            help="A benchmark: a build (folder or address), or a jsonl, json or csv of its items. May be given again."
+        ),
     ] = None,
     threshold: Annotated[float, typer.Option(min=0, max=1, help="Share of rows that may be at fault.")] = 0.0,
     workers: Annotated[int, typer.Option(min=1, help="Processes.")] = os.cpu_count() or 2,
@@ -116,7 +122,7 @@ def data_check(
 
     mllm data check runs/data/mini
 
-    mllm data check runs/data/mini --against bench/mmau_mini.json --output report.json
+    mllm data check s3://bucket/mini --against bench/mmau_mini.json --output report.json
     """
     from mllm.data_recipes.check import check_folder
 

@@ -6,22 +6,20 @@ import os
 from pathlib import Path
 from typing import Any
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from mllm.data_recipes.licences import PER_TRACK, SHIPPABLE, DataError, family, refusal, refuse_forbidden
+from mllm.settings import Settings, read_settings
 
 HERE = Path(__file__).resolve().parent
 SPLITS = ("test", "validation", "train")
 
 
-class Strict(BaseModel):
-    """A model that refuses unknown fields, so that a typing error in a YAML never passes silently."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
+class Frozen(Settings, frozen=True):
+    """Settings that nothing changes once they are read."""
 
 
-class SplitRule(Strict):
+class SplitRule(Frozen):
     """Whose split counts: a column of the source, or (without one) the hash of the work."""
 
     column: str = ""
@@ -29,7 +27,7 @@ class SplitRule(Strict):
     """Their name of a split (`*`: any other) -> train, validation, test, or skip."""
 
 
-class Recipe(Strict):
+class Recipe(Frozen):
     """Where one collection comes from, under what terms, and what its rows are made of."""
 
     name: str
@@ -66,7 +64,7 @@ class Recipe(Strict):
         return licence
 
 
-class Use(Strict):
+class Use(Frozen):
     """How much of one recipe goes into a mixture."""
 
     recipe: str
@@ -76,7 +74,7 @@ class Use(Strict):
     """At most so many tunes are read; 0 means all."""
 
 
-class Soundfont(Strict):
+class Soundfont(Frozen):
     """A General MIDI sound set; `path` may hold several candidates, the first that exists is taken."""
 
     name: str
@@ -85,7 +83,7 @@ class Soundfont(Strict):
     weight: float = Field(1.0, gt=0)
 
 
-class Clips(Strict):
+class Clips(Frozen):
     """How many clips a split has and what they look like."""
 
     train: int = Field(ge=0)
@@ -101,7 +99,7 @@ class Clips(Strict):
     """Rows of every training clip beside its dialogue and its description, each by another maker."""
 
 
-class Sound(Strict):
+class Sound(Frozen):
     """Shares of clips that get an accompaniment, several instrument families, drums, augmentation."""
 
     accompanied: float = Field(0.6, ge=0, le=1)
@@ -116,7 +114,7 @@ class Sound(Strict):
     tempo_high: float = Field(200, gt=0)
 
 
-class Counts(Strict):
+class Counts(Frozen):
     """How many of something each split gets."""
 
     train: int = Field(0, ge=0)
@@ -142,7 +140,7 @@ class Medleys(Counts):
     longest_minutes: float = Field(4.0, gt=0, le=30)
 
 
-class Excerpts(Strict):
+class Excerpts(Frozen):
     """How recordings of public sets and of the user are cut."""
 
     seconds: float = Field(30.0, gt=0.5, le=1800)
@@ -151,7 +149,7 @@ class Excerpts(Strict):
     """Rows an item gives at most, each by another maker."""
 
 
-class Splits(Strict):
+class Splits(Frozen):
     """Shares of works."""
 
     train: float = 0.9
@@ -165,7 +163,7 @@ class Splits(Strict):
         return self
 
 
-class Mixture(Strict):
+class Mixture(Frozen):
     """The whole build."""
 
     name: str
@@ -206,18 +204,6 @@ class Mixture(Strict):
         return self
 
 
-def _read_yaml(path: Path) -> dict[str, object]:
-    try:
-        loaded = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise DataError(f"{path} does not exist") from None
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise DataError(f"{path} is not readable YAML: {str(error).splitlines()[0]}") from error
-    if not isinstance(loaded, dict):
-        raise DataError(f"{path} must hold a mapping of fields")
-    return loaded
-
-
 def load_recipe(name: str, folder: Path | None = None) -> Recipe:
     """The recipe `data_recipes/recipes/<name>.yaml`, or that of a YAML file of any place.
 
@@ -229,10 +215,7 @@ def load_recipe(name: str, folder: Path | None = None) -> Recipe:
     if not path.exists():
         known = ", ".join(sorted(p.stem for p in folder.glob("*.yaml")))
         raise DataError(f"there is no recipe {name!r}; known: {known}")
-    try:
-        recipe = Recipe.model_validate(_read_yaml(path))
-    except ValidationError as error:
-        raise DataError(f"{path}: {_first(error)}") from error
+    recipe = read_settings(Recipe, path, DataError)
     refuse_forbidden(
         " | ".join([recipe.name, recipe.title, recipe.path, recipe.licence, recipe.terms, recipe.url]),
         f"source {name!r}",
@@ -243,10 +226,7 @@ def load_recipe(name: str, folder: Path | None = None) -> Recipe:
 def load_mixture(path: str | Path) -> Mixture:
     """The checked mixture in `path`; DataError names the field that is wrong."""
     path = Path(path)
-    try:
-        mixture = Mixture.model_validate(_read_yaml(path))
-    except ValidationError as error:
-        raise DataError(f"{path}: {_first(error)}") from error
+    mixture = read_settings(Mixture, path, DataError)
     own = {
         use.recipe: str(path.parent / use.recipe) for use in mixture.sources if use.recipe.endswith((".yaml", ".yml"))
     }
@@ -261,11 +241,6 @@ def load_mixture(path: str | Path) -> Mixture:
         if recipe.licence != PER_TRACK and (why := refusal(recipe.licence, mixture.allow_licences)):
             raise DataError(f"source {recipe.name!r} is refused: {why}; remove it, or allow its licence in {path}")
     return mixture
-
-
-def _first(error: ValidationError) -> str:
-    entry = error.errors()[0]
-    return f"{'.'.join(str(p) for p in entry['loc']) or 'mixture'}: {entry['msg']}"
 
 
 def scores_dir(mixture: Mixture) -> Path | None:

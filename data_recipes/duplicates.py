@@ -259,17 +259,24 @@ class Drop:
 
 
 def deduplicate(folder: str | Path, workers: int = 2, unheard: tuple[str, ...] = ()) -> list[Drop]:
-    """Which rows of a built folder to drop so that no recording or score is there twice.
+    """Which rows of a build, here or at an fsspec address, to drop so that no recording or score is there twice.
 
     Of copies, the one in the most held-out split stays (test before validation before train), there the first in the
     order of shards and rows. Scores are dropped only where another split has them: one tune in another key is no copy
     in training. Nothing is written. Recordings whose names begin with one of `unheard` are not opened: what a build
     rendered itself, each by a plan of its own, is no copy of anything.
+
+    Raises:
+        DataError: there is no build.
+        OSError: a shard or a recording could not be read, so that copies might stay.
     """
     from mllm.data_recipes.licences import SHIPPABLE
+    from mllm.data_recipes.store import Store
     from mllm.data_recipes.survey import survey
 
-    found = survey(Path(folder), SHIPPABLE, workers, unheard=unheard)
+    found = survey(Store.at(folder), SHIPPABLE, workers, unheard=unheard)
+    if found.unread:
+        raise OSError(f"{found.unread[0]}; duplicates were not looked for")
     drops: dict[int, Drop] = {}
     for what, media in (("recording", found.audio), ("score", found.scores)):
         keep = _groups(len(media.names), media.pairs(), media.place)

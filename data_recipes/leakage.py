@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
@@ -24,7 +24,11 @@ import yaml
 from mllm.data_recipes.config import HERE
 from mllm.data_recipes.fingerprints import WORD_GRAM, note_fingerprints, text_fingerprint, words
 from mllm.data_recipes.licences import DataError
+from mllm.data_recipes.store import Store
 from mllm.errors import ScoreError
+
+if TYPE_CHECKING:
+    from mllm.data_recipes.shard_contents import File
 
 AUDIO_SUFFIXES = (".flac", ".wav", ".mp3", ".ogg", ".opus", ".aiff", ".aif")
 TEXT_FIELDS = ("caption", "captions", "text", "description", "reference", "references", "question", "instruction",
@@ -86,20 +90,27 @@ class Item:
     label: str
     identities: tuple[str, ...] = ()
     texts: list[str] = field(default_factory=list)
-    audio: Path | None = None
+    audio: File | None = None
     notes: np.ndarray = field(default_factory=lambda: np.zeros(0, np.uint64))
 
 
-def read_benchmark(path: Path) -> list[Item]:
+def read_benchmark(place: str | Path) -> list[Item]:
     """Items of a benchmark; DataError where there is nothing to read.
 
-    It is the test split of a built folder; or a .jsonl, .json, .csv, .tsv or .parquet file; or a folder of those and of
-    audio files. Ids, texts, audio and scores are found by the names of the fields.
+    It is the test split of a build, here or at an fsspec address; or, on this machine, a .jsonl, .json, .csv, .tsv or
+    .parquet file, or a folder of those and of audio files. Ids, texts, audio and scores are found by the names of the
+    fields.
     """
+    store = Store.at(place)
+    if store.exists("rows"):
+        return list(_built(store))
+    path = store.local
+    if path is None:
+        raise DataError(
+            f"benchmark {place} holds no rows/*.parquet: of addresses only builds are read, copy others to a folder"
+        )
     if not path.exists():
-        raise DataError(f"benchmark {path} does not exist")
-    if (path / "rows").is_dir():
-        return list(_built(path))
+        raise DataError(f"benchmark {place} does not exist")
     files = [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.is_file())
     root = path.parent if path.is_file() else path
     items: list[Item] = []
@@ -110,14 +121,19 @@ def read_benchmark(path: Path) -> list[Item]:
                     items.append(_item(raw, f"{file.stem} {i}", file.parent, path.stem))
             except (OSError, ValueError, csv.Error, pa.ArrowException) as error:
                 raise DataError(f"benchmark {file} cannot be read: {str(error).splitlines()[0]}") from error
-    known = {item.audio.resolve() for item in items if item.audio}
+    known = {item.audio for item in items}
     for file in files:
-        if file.suffix.lower() in AUDIO_SUFFIXES and file.resolve() not in known:
+        if file.suffix.lower() in AUDIO_SUFFIXES and (audio := _file(file)) not in known:
             name = str(file.relative_to(root))
-            items.append(Item(name, identities([name], path.stem), audio=file))
+            items.append(Item(name, identities([name], path.stem), audio=audio))
     if not items:
-        raise DataError(f"benchmark {path} holds no items (.jsonl, .json, .csv, .tsv, .parquet) and no audio")
+        raise DataError(f"benchmark {place} holds no items (.jsonl, .json, .csv, .tsv, .parquet) and no audio")
     return items
+
+
+def _file(path: Path) -> File:
+    real = path.resolve()
+    return Store.at(real.parent), real.name
 
 
 def _jsonl(file: Path) -> Iterator[Any]:
@@ -167,7 +183,7 @@ def _item(raw: Any, label: str, folder: Path, benchmark: str) -> Item:
             path = (folder / value).resolve()
             # A list may name files that only the benchmark's authors have, but never one outside its own folder.
             if path.is_relative_to(folder.resolve()) and path.is_file():
-                item.audio = path
+                item.audio = _file(path)
     question = " ".join(str(plain[k]) for k in ASKED if isinstance(plain.get(k), str))
     for key in TEXT_FIELDS:
         if key in ASKED:
@@ -189,12 +205,12 @@ def _item(raw: Any, label: str, folder: Path, benchmark: str) -> Item:
     return item
 
 
-def _built(folder: Path) -> Iterator[Item]:
+def _built(store: Store) -> Iterator[Item]:
     from mllm.data_recipes.shard_contents import inside, read_shard, shards
 
     heard: set[str] = set()
-    for shard in shards(folder):
-        contents = read_shard(shard, (), texts=True)
+    for shard in shards(store):
+        contents = read_shard(store, shard, (), texts=True)
         audio = {n.row: n.name for n in contents.audio}
         scores = {n.row: n for n in contents.scores}
         for i, (id, split) in enumerate(zip(contents.ids, contents.splits, strict=True)):
@@ -203,8 +219,7 @@ def _built(folder: Path) -> Iterator[Item]:
             item = Item(id, (*contents.identities[i], contents.works[i]), contents.texts[i])
             if (name := audio.get(i)) and name not in heard:
                 heard.add(name)
-                path = inside(folder, name)
-                item.audio = path if path and path.is_file() else None
+                item.audio = (store, name) if inside(store, name) and store.exists(name) else None
             if i in scores:
                 item.notes = scores[i].print
             yield item

@@ -21,12 +21,10 @@ def remove_duplicates(store: Store, workers: int) -> int:
     """Leave out of the shards what is there twice, across splits and sets; returns how many rows that are.
 
     The list is written first: a kill while shards are rewritten is made good by the next run, which does not search
-    again. Only builds on this machine are searched, for every recording has to be heard.
+    again. Every recording that the build did not render itself is heard: one that lies elsewhere is fetched once.
     """
-    if store.local is None:
-        return 0
     if not store.exists(NAME):
-        drops = deduplicate(store.local, workers, RENDERED)
+        drops = deduplicate(store.address, workers, RENDERED)
         found = [{"id": d.id, "instead": d.instead, "why": d.why} for d in drops]
         store.write(NAME, (json.dumps(found, indent=1, ensure_ascii=False) + "\n").encode())
     drop = {entry["id"] for entry in json.loads(store.read(NAME))}

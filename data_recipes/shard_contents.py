@@ -1,14 +1,17 @@
-"""What a built folder holds, read shard by shard: who the rows are, what they name, and what is wrong with them."""
+"""What a build holds, read shard by shard: who the rows are, what they name, and what is wrong with them."""
 
 from __future__ import annotations
 
 import hashlib
 import json
+import os
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
+from urllib.parse import unquote
 
 import numpy as np
 import pyarrow as pa
@@ -19,6 +22,7 @@ from mllm.data_recipes.config import HERE, SPLITS
 from mllm.data_recipes.fingerprints import RATE, audio_fingerprint, audio_shape, narrow, note_fingerprints
 from mllm.data_recipes.licences import DataError, normalise, refusal, refuse_forbidden
 from mllm.data_recipes.row import SCHEMA
+from mllm.data_recipes.store import Store
 from mllm.errors import ScoreError
 
 NEEDED = tuple(name for name in SCHEMA.names if name != "provenance")
@@ -30,6 +34,8 @@ _ROLES = ("system", "user", "assistant")
 Row = dict[str, Any]
 Fault = tuple[str, int, str]
 """Kind (`check.KINDS`), row of the shard or -1, what is wrong."""
+File = tuple[Store, str]
+"""Where it lies, and its name there."""
 
 
 @dataclass
@@ -59,17 +65,20 @@ class Contents:
     faults: list[Fault] = field(default_factory=list)
 
 
-def shards(folder: Path) -> list[Path]:
-    """Shards of a built folder in the order of their names; DataError where there is none."""
-    found = sorted((folder / "rows").glob("*.parquet")) if folder.is_dir() else []
+def shards(store: Store) -> list[str]:
+    """Names `rows/…` of the shards of a build, sorted; DataError where there is none."""
+    try:
+        found = store.names("rows", ".parquet")
+    except OSError as error:
+        raise DataError(f"{store.address} cannot be read: {error}") from error
     if not found:
-        raise DataError(f"{folder} holds no rows/*.parquet: give a folder that `mllm data build` made")
+        raise DataError(f"{store.address} holds no rows/*.parquet: give a folder that `mllm data build` made")
     return found
 
 
-def rows_of(shard: Path, columns: Sequence[str] | None = None) -> Iterator[Row]:
+def rows_of(store: Store, shard: str, columns: Sequence[str] | None = None) -> Iterator[Row]:
     """Rows of a shard, a few hundred in memory at a time; raises OSError or ArrowException where it is broken."""
-    with pq.ParquetFile(shard) as file:
+    with store.open(shard) as opened, pq.ParquetFile(opened) as file:
         have = set(file.schema_arrow.names)
         if missing := [name for name in (columns or NEEDED) if name not in have and name != "provenance"]:
             raise pa.ArrowInvalid(f"no column {', '.join(missing)}")
@@ -158,26 +167,34 @@ def work_key(source: str, work: str) -> str:
     return work if work.split("/", 1)[0] in source_names() else f"{source}/{work}"
 
 
-def inside(folder: Path, name: str) -> Path | None:
-    """The file that a row names, or None where it would lie outside the folder."""
-    if "://" in name or "\0" in name:
-        return None
-    path = (folder / name).resolve()
-    return path if path.is_relative_to(folder.resolve()) else None
+def inside(store: Store, name: str) -> bool:
+    """Whether a file that a row names would lie in the build; on this machine also where links lead."""
+    for way in (name, unquote(name)):  # a web server reads %2e%2e as two dots
+        steps = re.split(r"[/\\]", way)
+        if "://" in way or "\0" in way or ".." in steps or (way and not steps[0]):
+            return False
+    folder = store.local
+    if folder is None:
+        return True
+    try:
+        return Path(os.path.realpath(folder / name)).is_relative_to(os.path.realpath(folder))
+    except ValueError:  # no file can have such a name
+        return False
 
 
-def read_shard(shard: Path, allow: Sequence[str], texts: bool) -> Contents:
+def read_shard(store: Store, shard: str, allow: Sequence[str], texts: bool) -> Contents:
     """Everything about a shard that needs no other shard: parses, checks and fingerprints its scores.
 
     Args:
+        store, shard: the build and the name of the shard there.
         allow: licences that may be here.
         texts: whether texts are wanted, to be compared with benchmarks.
     """
     from mllm.data_recipes.leakage import identities
 
-    out = Contents(shard.name)
+    out = Contents(PurePosixPath(shard).name)
     try:
-        for i, row in enumerate(rows_of(shard)):
+        for i, row in enumerate(rows_of(store, shard)):
             out.ids.append(str(row["id"]))
             out.splits.append(str(row["split"]))
             out.works.append("")
@@ -194,7 +211,7 @@ def read_shard(shard: Path, allow: Sequence[str], texts: bool) -> Contents:
             except (ValueError, TypeError, AttributeError) as error:
                 out.faults.append(("row", i, str(error).splitlines()[0][:200]))
     except (OSError, pa.ArrowException) as error:
-        out.faults.append(("shard", -1, f"{shard.name}: {str(error).splitlines()[0][:200]}"))
+        out.faults.append(("shard", -1, f"{out.shard}: {str(error).splitlines()[0][:200]}"))
     return out
 
 
@@ -257,32 +274,40 @@ class Heard:
     """What is known of one audio file once it was read."""
 
     error: str = ""
+    unread: bool = False
+    """Whether it is unknown what the file holds: reading failed, perhaps only this time."""
     seconds: float = 0.0
     sha256: str = ""
     landmarks: np.ndarray = field(default_factory=lambda: np.zeros((0, 2), np.uint32))
     shape: np.ndarray = field(default_factory=lambda: np.zeros((0, 32), np.int8))
 
 
-def hear(path: Path | None) -> Heard:
-    """Open, measure and fingerprint an audio file; what is wrong with it comes back as `error`."""
-    if path is None:
+def hear(recording: File | None) -> Heard:
+    """Read an audio file once, measure and fingerprint it; what is wrong with it comes back as `error`."""
+    if recording is None:
         return Heard("lies outside the folder")
-    if not path.is_file():
-        return Heard("is missing")
+    store, name = recording
     try:
-        with open(path, "rb") as raw:
+        with store.open(name) as raw:
             digest = hashlib.file_digest(raw, "sha256").hexdigest()
-        with sf.SoundFile(path) as file:
-            rate = file.samplerate
-            samples = file.read(int(LONGEST * rate), dtype="float32", always_2d=True).mean(axis=1)
-            seconds = max(file.frames, len(samples)) / rate
-            if len(samples) < min(file.frames, int(LONGEST * rate)):
-                return Heard("ends before its stated length")
-    except (OSError, sf.LibsndfileError, ValueError) as error:
-        return Heard(f"cannot be read ({str(error).splitlines()[0][:120]})")
+            raw.seek(0)
+            with sf.SoundFile(raw) as file:
+                rate = file.samplerate
+                samples = file.read(int(LONGEST * rate), dtype="float32", always_2d=True).mean(axis=1)
+                seconds = max(file.frames, len(samples)) / rate
+                if len(samples) < min(file.frames, int(LONGEST * rate)):
+                    return Heard("ends before its stated length")
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+        return Heard("is missing")
+    except OSError as error:
+        return Heard(f"cannot be read ({str(error).splitlines()[0][:120]})", unread=True)
+    except (sf.LibsndfileError, ValueError) as error:
+        # Libsndfile's own words: what soundfile puts before them names the copy that was read.
+        why = str(getattr(error, "error_string", error))
+        return Heard(f"cannot be read ({why.splitlines()[0][:120]})")
     if not len(samples):
         return Heard("has no samples")
     if not np.isfinite(samples).all():
         return Heard("holds NaN or infinite samples")
     low = narrow(samples, rate)
-    return Heard("", seconds, digest, audio_fingerprint(low, RATE), audio_shape(low, RATE))
+    return Heard("", False, seconds, digest, audio_fingerprint(low, RATE), audio_shape(low, RATE))

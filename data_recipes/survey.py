@@ -1,25 +1,21 @@
-"""A whole built folder, merged from its shards and its audio files: who is in which split, and what resembles what."""
+"""A whole build, merged from its shards and its audio files: who is in which split, and what resembles what."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from itertools import islice
-from pathlib import Path
-from typing import TypeVar
 
 import numpy as np
 
 from mllm.data_recipes.config import SPLITS
 from mllm.data_recipes.duplicates import SHINGLES, Pair, Prints, exact_duplicates, find_duplicates
-from mllm.data_recipes.shard_contents import Contents, Fault, Heard, Named, hear, inside, read_shard, shards
+from mllm.data_recipes.parallel import parallel
+from mllm.data_recipes.shard_contents import Contents, Fault, File, Heard, Named, hear, inside, read_shard, shards
+from mllm.data_recipes.store import Store
 
-A = TypeVar("A")
-B = TypeVar("B")
 BEYOND = len(SPLITS)
-"""The place of what is not of this folder: benchmarks."""
+"""The place of what is not of this build: benchmarks."""
 _TOLERANCE = 0.06
 """Seconds by which a file may be longer or shorter than its row says: codecs pad."""
 
@@ -62,53 +58,55 @@ class Media:
 
 @dataclass
 class Survey:
-    """The folder; rows are numbered over all shards in the order of their names."""
+    """The build; rows are numbered over all shards in the order of their names."""
 
-    folder: Path
+    store: Store
     ids: list[str] = field(default_factory=list)
     places: list[int] = field(default_factory=list)
     """Index into SPLITS of every row (an unknown split counts as train)."""
     works: list[str] = field(default_factory=list)
     faults: list[Fault] = field(default_factory=list)
-    """Rows in them are rows of the folder, or -1."""
+    """Rows in them are rows of the build, or -1."""
+    unread: list[str] = field(default_factory=list)
+    """Shards and recordings of which nothing is known, for reading them failed."""
     audio: Media = field(default_factory=Media)
     scores: Media = field(default_factory=Media)
 
 
 def survey(
-    folder: Path,
+    store: Store,
     allow: Sequence[str],
     workers: int = 2,
     each: Callable[[Contents, int], None] | None = None,
-    beyond: Sequence[tuple[str, Path]] = (),
+    beyond: Sequence[tuple[str, File]] = (),
     beyond_scores: Sequence[tuple[str, np.ndarray]] = (),
     unheard: tuple[str, ...] = (),
 ) -> Survey:
-    """Read a built folder.
+    """Read a build, wherever it lies.
 
     Args:
-        folder: with rows/*.parquet.
+        store: with rows/*.parquet.
         allow: licences that may be in it.
         workers: processes that read shards and audio.
         each: is called with every shard's contents and the number of its first row, in order.
-        beyond, beyond_scores: audio files and shingles of other collections that are compared with those of the folder.
-
+        beyond, beyond_scores: audio files and shingles of other collections that are compared with those of the build.
         unheard: beginnings of the names of recordings that are not opened: they equal none.
 
     Raises:
         DataError: there is no shard in it. Whatever is broken inside becomes a fault.
     """
-    out = Survey(folder)
-    found = shards(folder)
+    out = Survey(store)
+    found = shards(store)
     stated: dict[int, list[tuple[int, float]]] = {}
 
     def score_prints() -> Iterator[np.ndarray]:
-        read = partial(read_shard, allow=tuple(allow), texts=each is not None)
+        read = partial(read_shard, store, allow=tuple(allow), texts=each is not None)
         for contents in parallel(read, found, workers, chunk=1):
             first = len(out.ids)
             out.ids += contents.ids
             out.places += [SPLITS.index(s) if s in SPLITS else BEYOND - 1 for s in contents.splits]
             out.works += contents.works
+            out.unread += [why for kind, _, why in contents.faults if kind == "shard"]
             out.faults += [(kind, first + row if row >= 0 else -1, why) for kind, row, why in contents.faults]
             for named in contents.audio:
                 row = first + named.row
@@ -143,38 +141,39 @@ def _score(scores: Media, named: Named, beyond: bool = False) -> np.ndarray:
 def _hear_all(
     out: Survey,
     workers: int,
-    beyond: Sequence[tuple[str, Path]],
+    beyond: Sequence[tuple[str, File]],
     stated: dict[int, list[tuple[int, float]]],
     unheard: tuple[str, ...],
 ) -> None:
     audio = out.audio
-    paths = [inside(out.folder, name) for name in audio.names]
-    passed = [name.startswith(unheard) for name in audio.names] if unheard else [False] * len(paths)
-    own = len(paths)
-    for label, path in beyond:
+    files = [(out.store, name) if inside(out.store, name) else None for name in audio.names]
+    passed = [name.startswith(unheard) for name in audio.names] if unheard else [False] * len(files)
+    own = len(files)
+    for label, file in beyond:
         audio.names.append(label)
         audio.place.append(BEYOND)
         audio.rows.append([])
-        paths.append(path)
+        files.append(file)
         passed.append(False)
 
     def both() -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        for i, heard in enumerate(parallel(_hear_or_not, zip(passed, paths, strict=True), workers, chunk=16)):
+        for i, heard in enumerate(parallel(_hear_or_not, zip(passed, files, strict=True), workers, chunk=16)):
             _note(out, i, heard, stated.get(i, []) if i < own and not passed[i] else [])
             yield heard.landmarks, heard.shape
 
     audio.prints, audio.shapes = Prints.gather_both(both())
 
 
-def _hear_or_not(job: tuple[bool, Path | None]) -> Heard:
-    passed_over, path = job
-    return Heard() if passed_over else hear(path)
+def _hear_or_not(job: tuple[bool, File | None]) -> Heard:
+    passed_over, file = job
+    return Heard() if passed_over else hear(file)
 
 
 def _note(out: Survey, i: int, heard: Heard, stated: list[tuple[int, float]]) -> None:
     out.audio.digests.append(heard.sha256)
     if heard.error:
         why = f"{out.audio.names[i]} {heard.error}"
+        out.unread += [why] * heard.unread
         out.faults += [("audio", row, why) for row in out.audio.rows[i]] or [("benchmark", -1, why)]
         return
     for row, seconds in stated:
@@ -204,14 +203,3 @@ def _seen_twice(out: Survey) -> None:
             for row in rows:
                 if out.places[row] > media.place[i]:
                     out.faults.append((kind, row, f"{media.names[i][:80]} is in {SPLITS[media.place[i]]} too"))
-
-
-def parallel(work: Callable[[A], B], items: Iterable[A], workers: int, chunk: int) -> Iterator[B]:
-    """`map` over processes, in order, a bounded number at a time."""
-    if workers <= 1:
-        yield from map(work, items)
-        return
-    left = iter(items)
-    with ProcessPoolExecutor(workers) as pool:
-        while batch := list(islice(left, 16 * chunk * workers)):
-            yield from pool.map(work, batch, chunksize=chunk)

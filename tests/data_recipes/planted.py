@@ -29,6 +29,11 @@ over under beside behind through against without before after near river street 
 market winter morning storm wedding march lullaby waltz anthem lament dance groove prayer""".split()
 
 
+def elsewhere(folder: Path) -> str:
+    """An address of a folder that `Store` does not know to be on this machine, and that all processes share."""
+    return f"dir://{folder.name}::file://{folder.parent}"
+
+
 def split_name(work: str) -> str:
     """train, validation or test, in shares that leave enough in each."""
     return split_of(work, 0.7, 0.1)

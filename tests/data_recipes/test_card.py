@@ -1,12 +1,14 @@
 """The data card says what the shards hold, is the same each time, and never breaks on odd input."""
 
 import json
+import re
+import shutil
 import xml.etree.ElementTree as ET
 from pathlib import Path
 
 import pytest
 import yaml
-from planted import Folder, clean
+from planted import Folder, clean, elsewhere
 
 from mllm.data_recipes.card import write_card
 from mllm.data_recipes.licences import DataError
@@ -30,7 +32,7 @@ def header(card: Path) -> dict:
 
 
 def test_counts_sources_licences_and_plots(folder: Folder) -> None:
-    card = write_card(folder.path)
+    card = Path(write_card(folder.path))
     text = card.read_text()
     head = header(card)
     assert head["license"] == "other" and "cc-by-nc-4.0" in head["license_details"]
@@ -48,7 +50,7 @@ def test_counts_sources_licences_and_plots(folder: Folder) -> None:
 
 
 def test_the_same_folder_gives_the_same_bytes(folder: Folder) -> None:
-    first = {p: p.read_bytes() for p in [write_card(folder.path), *folder.path.glob("card/*.svg")]}
+    first = {p: p.read_bytes() for p in [Path(write_card(folder.path)), *folder.path.glob("card/*.svg")]}
     write_card(folder.path)
     assert {p: p.read_bytes() for p in first} == first
 
@@ -56,16 +58,32 @@ def test_the_same_folder_gives_the_same_bytes(folder: Folder) -> None:
 def test_odd_names_do_not_break_the_card(folder: Folder) -> None:
     folder.caption("odd", "Words.", source="a|b <script> $x$ [l](http://e)", split="train", licence="my own | terms")
     folder.write()
-    text = write_card(folder.path).read_text()
+    text = Path(write_card(folder.path)).read_text()
     assert "<script>" not in text and "a\\|b &lt;script>" in text
     assert "Licences in words of their own" in text
 
 
 def test_a_broken_shard_is_named_and_a_missing_manifest_refused(folder: Folder, tmp_path: Path) -> None:
     (folder.path / "rows" / "train-z-00000.parquet").write_bytes(b"nothing")
-    assert "train-z-00000.parquet" in write_card(folder.path).read_text()
+    assert "train-z-00000.parquet" in Path(write_card(folder.path)).read_text()
     (folder.path / "manifest.json").unlink()
     with pytest.raises(DataError, match="manifest.json"):
         write_card(folder.path)
     with pytest.raises(DataError, match="holds no rows"):
         write_card(tmp_path / "nowhere")
+
+
+def test_the_card_of_a_build_elsewhere_is_the_same(folder: Folder, tmp_path: Path) -> None:
+    far = tmp_path / "far"
+    shutil.copytree(folder.path, far)
+    write_card(folder.path)
+    assert write_card(elsewhere(far)) == elsewhere(far).replace("far::", "far/README.md::")
+    files = {p.relative_to(far) for p in far.rglob("*") if p.is_file()}
+    assert Path("README.md") in files and len(list(far.glob("card/*.svg"))) > 5
+    assert files == {p.relative_to(folder.path) for p in folder.path.rglob("*") if p.is_file()}
+    assert all((far / name).read_bytes() == (folder.path / name).read_bytes() for name in files)
+    (far / "manifest.json").unlink()
+    with pytest.raises(DataError, match=re.escape("dir://far/manifest.json::file://")):
+        write_card(elsewhere(far))
+    with pytest.raises(DataError, match="memory://nowhere holds no rows"):
+        write_card("memory://nowhere")

@@ -1,6 +1,7 @@
 """What `check` must find: planted duplicates, transpositions, licences and leaks, and nothing in what is clean."""
 
 import csv
+import hashlib
 import json
 import shutil
 import time
@@ -10,12 +11,16 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import soundfile as sf
-from planted import FACTS, RATE, Folder, clean, score_of, sentence, sound, varied
+from fsspec.implementations.dirfs import DirFileSystem
+from planted import FACTS, RATE, Folder, clean, elsewhere, score_of, sentence, sound, varied
 
 from mllm.data_recipes.check import Report, check, check_folder
 from mllm.data_recipes.duplicates import deduplicate
 from mllm.data_recipes.licences import DataError
 from mllm.data_recipes.plan import seed_of
+from mllm.data_recipes.removal import remove_duplicates
+from mllm.data_recipes.shard_contents import hear, inside
+from mllm.data_recipes.store import Store
 from mllm.data_recipes.templates import ask
 from mllm.data_recipes.tonal import tonal_tune
 from mllm.score import Score, to_abc, transpose
@@ -201,12 +206,56 @@ def test_broken_rows_audio_shards_and_hashes_are_counted_not_raised(small: Folde
     manifest = json.loads((small.path / "manifest.json").read_text())
     manifest["shards"]["rows/test-x-00000.parquet"] = "0" * 64
     (small.path / "manifest.json").write_text(json.dumps(manifest))
-    faults = check(small.path, workers=1).faults
+    report = check(small.path, workers=1)
+    faults = report.faults
     assert set(faults["row"].ids) == {"prose", "order"}
     assert {"cut", "gone", "noise", "nan", "escape"} <= set(faults["audio"].ids)
     assert faults["length"].ids == ["short"]
     assert faults["shard"].count == 1 and "train-y-00000" in faults["shard"].examples[0]
     assert faults["manifest"].count == 2
+    assert same(check(elsewhere(small.path), workers=2), report)
+
+
+def same(one: Report, other: Report) -> bool:
+    """Whether two reports say the same of two places."""
+    return one.model_copy(update={"folder": ""}) == other.model_copy(update={"folder": ""})
+
+
+@pytest.mark.parametrize("kind", ["disk", "elsewhere", "memory"])
+def test_what_a_row_names_cannot_leave_the_build(kind: str, tmp_path: Path) -> None:
+    folder = tmp_path / "built"
+    (folder / "clips").mkdir(parents=True)
+    (tmp_path / "secret.flac").touch()
+    store = Store.at({"disk": folder, "elsewhere": elsewhere(folder), "memory": "memory://built"}[kind])
+    for name in ("clips/a.flac", "clips/a..b.flac", "clips/100%.flac", "clips/at@home?.flac", "~/a.flac", ""):
+        assert inside(store, name), name
+    for name in (
+        "..", "../secret.flac", "clips/../../secret.flac", "clips/..", "..\\secret.flac", "%2e%2e%2fsecret.flac",
+        "clips/%2e%2e/%2E./secret.flac", "/etc/passwd", str(folder / "clips" / "a.flac"), "//etc/passwd",
+        "%2fetc/passwd", "file:///etc/passwd", "s3://bucket/a.flac", "clips/a\0.flac",
+    ):  # fmt: skip
+        assert not inside(store, name), name
+    if kind == "disk":
+        (folder / "clips" / "link.flac").symlink_to(tmp_path / "secret.flac")
+        (folder / "clips" / "own.flac").symlink_to(folder / "clips" / "a.flac")
+        (folder / "clips" / "loop.flac").symlink_to(folder / "clips" / "loop.flac")
+        assert inside(store, "clips/own.flac") and not inside(store, "clips/link.flac")
+        assert not inside(store, "clips/\ud800.flac")
+        assert hear((store, "clips/loop.flac")).error
+
+
+def test_a_recording_is_heard_alike_wherever_it_lies(tmp_path: Path) -> None:
+    samples = sound(tonal_tune(3), 0, 1)
+    for ending in ("flac", "wav", "mp3", "ogg"):
+        sf.write(tmp_path / f"a.{ending}", samples, RATE)
+    (tmp_path / "b.raw").write_bytes((tmp_path / "a.wav").read_bytes())
+    (tmp_path / "noise.flac").write_bytes(b"this is no audio" * 50)
+    for name in ("a.flac", "a.wav", "a.mp3", "a.ogg", "b.raw", "noise.flac", "none.flac", "a.flac/b", "."):
+        here, there = (hear((Store.at(place), name)) for place in (tmp_path, elsewhere(tmp_path)))
+        assert (here.error, here.seconds, here.sha256) == (there.error, there.seconds, there.sha256)
+        assert np.array_equal(here.landmarks, there.landmarks) and np.array_equal(here.shape, there.shape)
+        assert (here.error == "is missing") == (not (tmp_path / name).is_file())
+        assert here.error or here.sha256 == hashlib.sha256((tmp_path / name).read_bytes()).hexdigest()
 
 
 def test_other_builds_and_tables_are_benchmarks_too(small: Folder, tmp_path: Path) -> None:
@@ -221,6 +270,8 @@ def test_other_builds_and_tables_are_benchmarks_too(small: Folder, tmp_path: Pat
     faults = check(small.write(), [other.write(), tmp_path / "ids.csv"], workers=1).faults
     assert faults["leak by audio"].ids == ["seen"]
     assert set(faults["leak by id"].ids) == {"seen", "numbered"}
+    far = check(elsewhere(small.path), [elsewhere(other.path), tmp_path / "ids.csv"], workers=1)
+    assert far.faults == faults
 
 
 def test_bad_arguments_are_one_clear_line(small: Folder, tmp_path: Path) -> None:
@@ -232,6 +283,10 @@ def test_bad_arguments_are_one_clear_line(small: Folder, tmp_path: Path) -> None
     (tmp_path / "bad.jsonl").write_text("{oops\n")
     with pytest.raises(DataError, match="cannot be read"):
         check(small.path, [tmp_path / "bad.jsonl"])
+    with pytest.raises(DataError, match="memory://empty holds no rows"):
+        check("memory://empty")
+    with pytest.raises(DataError, match="memory://empty.*only builds"):
+        check(small.path, ["memory://empty"])
     with pytest.raises(DataError, match="threshold"):
         check(small.path, threshold=2)
 
@@ -240,6 +295,46 @@ def test_the_share_of_faults_is_weighed_against_the_threshold(small: Folder) -> 
     small.caption("unfree", "Some words.", licence="cc-by-nc-4.0")
     path = small.write()
     assert not check(path, workers=1).ok and check(path, threshold=0.1, workers=1).ok
+
+
+def test_deduplicated_elsewhere_as_here(small: Folder, tmp_path: Path) -> None:
+    held = next(row for row in small.rows if row["task"] == "instrument" and row["split"] != "train")
+    samples = sf.read(small.path / f"clips/{held['id']}.flac", dtype="float32")[0]
+    small.clip("copy", 0.5 * samples, "mp3", split="train")
+    score = next(row for row in small.rows if row["task"] == "score" and row["split"] != "train")
+    tune = tonal_tune(int(score["id"].removeprefix("score-")))
+    small.score("moved", varied(score_of(tune), 4, seed_of(1, "moved")), split="train")
+    small.write()
+    shutil.copytree(small.path, far := tmp_path / "far")
+    for place, workers in ((small.path, 1), (elsewhere(far), 2)):
+        assert remove_duplicates(Store.at(place), workers) == 2
+    dropped = json.loads((far / "duplicates.json").read_text())
+    assert [drop["id"] for drop in dropped] == ["copy", "moved"] and dropped[0]["instead"] == f"clips/{held['id']}.flac"
+    names = [p.relative_to(far) for p in far.rglob("*") if p.is_file()]
+    assert all((far / name).read_bytes() == (small.path / name).read_bytes() for name in names)
+    # The manifest of this folder still has the old hashes; otherwise nothing is wrong with it any more.
+    assert set(check(elsewhere(far), workers=1).faults) == {"manifest"}
+    assert remove_duplicates(Store.at(elsewhere(far)), 1) == 2, "found once, not searched again"
+
+
+@pytest.mark.parametrize("lost", ["clips/clip-0.flac", "rows/train-x-00000.parquet"])
+def test_no_list_of_duplicates_is_made_where_reading_failed(
+    small: Folder, lost: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(fs: DirFileSystem, path: str, *args: object, **kwargs: object) -> object:
+        if path.endswith(lost):
+            raise RuntimeError("connection reset")
+        return opened(fs, path, *args, **kwargs)
+
+    small.write()
+    opened = DirFileSystem.open
+    store = Store.at(elsewhere(small.path))
+    with monkeypatch.context() as patch:
+        patch.setattr(DirFileSystem, "open", fail)
+        with pytest.raises(OSError, match=f"{lost.rpartition('/')[2]}.*connection reset"):
+            remove_duplicates(store, 1)
+        assert "connection reset" in str(check(elsewhere(small.path), workers=1).faults)
+    assert not store.exists("duplicates.json") and remove_duplicates(store, 1) == 0
 
 
 def test_a_build_of_today_passes(tiny_build: Path, tmp_path: Path) -> None:
