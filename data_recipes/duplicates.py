@@ -281,9 +281,11 @@ def deduplicate(folder: str | Path, workers: int = 2, unheard: tuple[str, ...] =
     for what, media in (("recording", found.audio), ("score", found.scores)):
         keep = _groups(len(media.names), media.pairs(), media.place)
         for i, first in enumerate(keep):
+            of_first = {found.works[row] for row in media.rows[first]}  # several captions of one work are no copies
             for row in media.rows[i]:
                 elsewhere = found.places[row] > media.place[first]
-                if elsewhere or (what == "recording" and first != i):
+                again = what == "recording" and first != i and found.works[row] not in of_first
+                if elsewhere or again:
                     drops.setdefault(row, Drop(found.ids[row], media.names[first][:80], f"the same {what}"))
     return [drops[row] for row in sorted(drops)]
 

@@ -84,6 +84,7 @@ class ItemStage:
         """Items whose licence the mixture allows, thinned to the recipe's weight where that is below one."""
         recipe, use, kept = self.recipes[name], self.uses[name], 0
         most = max(1, round(use.limit * self.share)) if use.limit else None
+        seen: Counter[str] = Counter()
         try:
             for item in self._load(recipe, skipped):
                 if most is not None and kept >= most:
@@ -92,6 +93,9 @@ class ItemStage:
                     skipped[why] += 1
                 elif use.weight >= 1 or _chance(f"{self.config.seed} {recipe.name} {item.id}") < use.weight:
                     kept += 1
+                    seen[item.id] += 1
+                    if (again := seen[item.id]) > 1:  # two captions of one file: rows need names of their own
+                        item = replace(item, id=f"{item.id}#{again}", work=item.work or item.id)
                     yield item
         except DataError as error:  # a set that turns out to be gone or broken must not cost the others
             skipped[f"the rest of the set: {error}"] += 1

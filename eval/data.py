@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from mllm.errors import MllmError
+from mllm.rows import RowsError, is_whole_clip, iter_rows, row_audios
+
+OF_SETS = "clips/sets-"
+"""Recordings of public sets: of one this is known, of another that, so they are no sample to compare tools on."""
 
 
 class EvalError(MllmError):
@@ -29,32 +32,19 @@ def read_clips(data: Path, split: str) -> list[EvalClip]:
 
     Raises EvalError where there is none.
     """
-    import pyarrow.parquet as pq
-
     clips: dict[str, EvalClip] = {}
-    for shard in sorted(data.rglob("*.parquet")):
-        table = pq.read_table(shard, columns=["messages", "facts", "split"], filters=[("split", "==", split)])
-        for row in table.to_pylist():
-            messages = json.loads(row["messages"]) if isinstance(row["messages"], str) else row["messages"]
-            names = [part["audio"] for m in messages if not isinstance(m["content"], str) for part in m["content"]
-                     if part.get("type") == "audio"]  # fmt: skip
-            facts = json.loads(row["facts"])
-            if len(names) == 1 and names[0] not in clips and _is_whole(names[0], facts):
-                clips[names[0]] = EvalClip(names[0], data / names[0], facts)
+    try:
+        for row in iter_rows(data, split):
+            if is_whole_clip(row):
+                path = Path(row_audios(row)[0])
+                name = str(path.relative_to(data))
+                if not name.startswith(OF_SETS):
+                    clips.setdefault(name, EvalClip(name, path, row["facts"]))
+    except RowsError as error:
+        raise EvalError(str(error)) from error
     if not clips:
-        raise EvalError(
-            f"{data} has no rows of the split {split!r}: build it first (mllm data build … --output {data})"
-        )
-    return [clips[name] for name in sorted(clips, key=lambda n: (Path(n).name, n))]
-
-
-def _is_whole(name: str, facts: dict[str, Any]) -> bool:
-    """Whether the facts are all that there is to know of one clip.
-
-    Those of a medley change from section to section, those of an episode are its labels, and of an item of a public set
-    this or that is known.
-    """
-    return not name.startswith("clips/sets-") and not {"sections", "label_kind"} & facts.keys()
+        raise EvalError(f"{data} has no clips of the split {split!r} to ask about")
+    return sorted(clips.values(), key=lambda clip: (clip.path.name, clip.name))
 
 
 def data_hash(data: Path) -> str:

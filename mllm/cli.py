@@ -228,7 +228,7 @@ def train(
 
     On several GPUs or machines, launch the same program through accelerate:
 
-      accelerate launch -m mllm.train.sft train/configs/mini.yaml --output_dir runs/mini
+      accelerate launch -m mllm.train.sft train/configs/lora.yaml --output_dir runs/lora
     """
     from mllm.train.config import load_config
     from mllm.train.sft import train as run

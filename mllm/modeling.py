@@ -93,8 +93,7 @@ class MusicLMModel(MusicLMPreTrainedModel):
             `last_hidden_state` [windows, tokens, hidden] and `pooler_output` [kept tokens of all windows, hidden].
         """
         if tower_features is None:
-            with torch.no_grad():
-                tower_features = self.audio_tower(input_features).last_hidden_state
+            tower_features = self.audio_tower(input_features).last_hidden_state  # no gradient: towers see to it
         hidden = self.projector(tower_features)
         if isinstance(input_features_mask, list):  # vLLM hands masks of unequal items over as a list
             input_features_mask = torch.cat([mask.reshape(-1, hidden.shape[1]) for mask in input_features_mask])
@@ -150,6 +149,9 @@ class MusicLMModel(MusicLMPreTrainedModel):
 class MusicLMOutput(CausalLMOutputWithPast):
     """Output of `MusicLMForConditionalGeneration`: loss, logits, cache."""
 
+    token_losses: torch.FloatTensor | None = None
+    """[supervised tokens] float32 cross-entropies in nats, in the order of rows and positions, without gradient."""
+
 
 class MusicLMForConditionalGeneration(MusicLMPreTrainedModel, GenerationMixin):
     """A music language model with its head: trains and generates."""
@@ -198,12 +200,14 @@ class MusicLMForConditionalGeneration(MusicLMPreTrainedModel, GenerationMixin):
         use_cache: bool | None = None,
         logits_to_keep: int | torch.Tensor = 0,
         num_items_in_batch: torch.Tensor | int | None = None,
+        supervised_logits: bool = True,
         **kwargs,
     ) -> MusicLMOutput:
         """With `labels` [batch, length] (-100: not supervised) logits are made for supervised positions alone.
 
-        Then `logits` is [supervised tokens, vocabulary] and `loss` the mean cross-entropy over them, or their sum
-        divided by `num_items_in_batch` (the Trainer's gradient accumulation).
+        Then `logits` is [supervised tokens, vocabulary] (with `supervised_logits=False` [batch, length, vocabulary])
+        and `loss` the mean cross-entropy over supervised tokens, or their sum divided by `num_items_in_batch` (the
+        Trainer's gradient accumulation).
         """
         outputs = self.model(
             input_ids=input_ids,
@@ -218,7 +222,7 @@ class MusicLMForConditionalGeneration(MusicLMPreTrainedModel, GenerationMixin):
             **kwargs,
         )
         hidden = outputs.last_hidden_state
-        loss = None
+        loss = token_losses = None
         if labels is None:
             # contiguous: a strided slice falls off the fast bf16 path of the CPU (shared facts, 7)
             logits = self.lm_head(slice_logits_to_keep(hidden, logits_to_keep).contiguous())
@@ -226,16 +230,19 @@ class MusicLMForConditionalGeneration(MusicLMPreTrainedModel, GenerationMixin):
             targets = nn.functional.pad(labels[:, 1:], (0, 1), value=-100)
             supervised = targets != -100
             # hidden.sum() * 0 keeps the graph whole for a micro-batch with nothing to learn, or DDP waits for ever
-            logits = self.lm_head(hidden[supervised])
-            total = nn.functional.cross_entropy(logits.float(), targets[supervised], reduction="sum")
+            logits = self.lm_head(hidden[supervised] if supervised_logits else hidden)
+            learned = logits if supervised_logits else logits[supervised]
+            losses = nn.functional.cross_entropy(learned.float(), targets[supervised], reduction="none")
             count = supervised.sum().clamp(min=1) if num_items_in_batch is None else num_items_in_batch
-            loss = total / count + hidden.sum() * 0
+            loss = losses.sum() / count + hidden.sum() * 0
+            token_losses = losses.detach()
         return MusicLMOutput(
             loss=loss,
             logits=logits,
             past_key_values=outputs.past_key_values,
             hidden_states=outputs.hidden_states,
             attentions=outputs.attentions,
+            token_losses=token_losses,
         )
 
 

@@ -11,7 +11,6 @@ from tiny import TEXT_CONFIGS, clicks, question, tiny_model
 from mllm.assemble import load_model, save_model
 from mllm.errors import PromptError
 from mllm.projector import PROJECTORS
-from mllm.train.dataset import PackingCollator
 
 
 @pytest.fixture(scope="module")
@@ -53,38 +52,6 @@ def test_cached_tower_features_equal_fresh_ones(tiny):
         features = model.model.audio_tower(batch.pop("input_features")).last_hidden_state
         cached = model(**batch, tower_features=features).logits
     torch.testing.assert_close(fresh, cached)
-
-
-def test_packed_loss_equals_unpacked(tiny):
-    model, processor = tiny
-    examples, losses, tokens = [], [], []
-    for bpm, answer in ((80, "80"), (120, "about 120 BPM"), (150, "fast, about 150 BPM")):
-        wave = clicks(bpm)
-        messages = [*question(wave), {"role": "assistant", "content": answer}]
-        mask = processor.feature_extractor.token_mask(len(wave))
-        example = {**processor.encode_supervised(messages, [mask]), "audios": [bpm], "masks": [mask]}
-        examples.append(example)
-        inputs = processor.feature_extractor(wave, return_tensors="pt")
-        with torch.no_grad():
-            out = model(
-                input_ids=example["input_ids"][None],
-                labels=example["labels"][None],
-                input_features=inputs["input_features"],
-                input_features_mask=inputs["input_features_mask"],
-            )
-        tokens.append(int((example["labels"] != -100).sum()))
-        losses.append(float(out.loss) * tokens[-1])
-
-    class Fresh:
-        """Stands where the feature cache does: the tower's output by tempo."""
-
-        def load(self, bpm):
-            wave = torch.from_numpy(clicks(bpm))[None]
-            return model.model.audio_tower(wave).last_hidden_state.numpy()
-
-    with torch.no_grad():
-        packed = model(**PackingCollator(Fresh())(examples)).loss
-    assert float(packed) == pytest.approx(sum(losses) / sum(tokens), rel=1e-4)
 
 
 def test_saved_equals_loaded(tiny, tmp_path):

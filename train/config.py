@@ -2,84 +2,166 @@
 
 from __future__ import annotations
 
-import dataclasses
-import difflib
 import re
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-import yaml
+from pydantic import Field, field_validator, model_validator
 
 from mllm.errors import MllmError
+from mllm.settings import Settings, read_settings
 
 
 class ConfigError(MllmError):
     """A configuration cannot be used: unknown key, missing file, value of the wrong type."""
 
 
-@dataclass
-class ModelConfig:
+class ModelConfig(Settings):
     """What is trained: the parts that are put together."""
 
-    audio_tower: str = "stack"  # name, folder or hf: address
-    language_model: str = "smollm2-135m-instruct"  # pinned name or folder
-    projector: dict[str, Any] = field(default_factory=dict)  # fields of MusicLMConfig
-    projector_weights: str | None = None  # safetensors of a projector trained before (warm-up)
-    adapter: str | None = None  # trained adapter to go on from: `mini`, or the folder of an earlier run
+    audio_tower: str = "stack"
+    """Name, folder or `hf:` address of the tower."""
+    language_model: str = "smollm2-135m-instruct"
+    """Pinned name or folder of the instruct model."""
+    projector: dict[str, Any] = {}
+    """Fields of MusicLMConfig about projector and tokens."""
+    projector_weights: str | None = None
+    """Safetensors of a projector trained before: by the warm-up, or by a run with `method: projector`."""
+    adapter: str | None = None
+    """Trained adapter to go on from: `mini`, or the folder of an earlier run."""
+    quantization: Literal["none", "nf4", "int8"] = "none"
+    """Of the frozen language model, with bitsandbytes: QLoRA (Dettmers et al. 2023). Not with `method: full`."""
 
 
-@dataclass
-class LoraSettings:
-    """Low-rank adaptation of the language model (peft)."""
+class LoraSettings(Settings):
+    """Low-rank adaptation (peft)."""
 
-    rank: int = 12
-    alpha: int = 24
-    dropout: float = 0.05
+    rank: int = Field(12, ge=1)
+    alpha: int = Field(24, ge=1)
+    dropout: float = Field(0.05, ge=0, lt=1)
     # anchored to the language model, or peft would wrap the tower's projections too
     target_modules: str = r"model\.language_model\.layers\.\d+\.(self_attn|mlp)\.\w+_proj"
+    """Regular expression over module names: what of the language model is adapted."""
+    tower_modules: str = r"model\.audio_tower\..*(q_proj|k_proj|v_proj|out_proj|query|key|value)"
+    """What of the tower is adapted where `learning_rates.tower` is above 0."""
 
 
-@dataclass
-class DataConfig:
+class LearningRates(Settings):
+    """Peak learning rate of each part; 0 leaves it as it is."""
+
+    language_model: float | None = Field(None, ge=0)
+    """Of LoRA, or of all weights with `method: full`; None: `training.learning_rate`."""
+    projector: float = Field(1e-4, ge=0)
+    tower: float = Field(0.0, ge=0)
+    """Above 0 the tower gets a LoRA of its own. Then it runs in every step, for its features change."""
+
+
+class PackingSettings(Settings):
+    """Several examples in one row of a batch, each blind to the others."""
+
+    tokens: int = Field(768, ge=1)
+    """Length of a row of a batch; longer examples stand alone."""
+    share_prefixes: bool = True
+    """Rows about one recording (or one long score) have it in a row of the batch once."""
+
+
+class DataConfig(Settings):
     """Rows to learn from: a folder made by `mllm data build`, or a JSONL of `messages` with audio paths beside it."""
 
     path: str = "runs/data/mini"
     train_split: str = "train"
     validation_split: str = "validation"
-    limit: int | None = None
-    validation_limit: int = 200
-    join_dialogues: bool = True  # rows about the same recording become turns of one dialogue
-    loop_share: float = 0.0  # share of dialogues whose clip is looped into a longer recording (time marks, summaries)
-    feature_cache: str | None = None  # folder; default: beside the weights in the user's cache
+    limit: int | None = Field(None, ge=1)
+    """At most so many training rows."""
+    validation_limit: int | None = Field(200, ge=1)
+    """At most so many rows to check with."""
+    longest: int = Field(8192, ge=16)
+    """Tokens of an example; longer ones are left out and counted."""
+    join_dialogues: bool = False
+    """Rows about one recording become turns of one dialogue, each after the others; `packing.share_prefixes` saves the
+    same work and leaves the rows as they are."""
+    loop_share: float = Field(0.0, ge=0, le=1)
+    """Share of dialogues whose clip is looped into a longer recording (time marks, summaries)."""
+    feature_cache: str | bool = True
+    """What the frozen tower hears is kept: in the user's cache (true), in a folder of yours, or not at all (false)."""
+    feature_cache_gib: float | None = Field(None, gt=0)
+    """Most that all features of this cache may take on the disk; the oldest go first. None: 20, or
+    MLLM_FEATURE_CACHE_GIB."""
+    streaming: bool = False
+    """Rows are read as they are needed: for sets larger than memory. Needs `training.max_steps`."""
+    shuffle_buffer: int = Field(4096, ge=1)
+    """Rows that are mixed (and packed) together when streaming."""
 
 
-@dataclass
-class WarmupConfig:
+class WarmupConfig(Settings):
     """Projector warm-up on facts, without the language model (`mllm.train.warmup`)."""
 
     epochs: int = 20
     batch_size: int = 64
     learning_rate: float = 1e-3
     weight_decay: float = 0.02
-    word_weight: float = 1.0  # of the loss under the language model's own word embeddings; 0 leaves it out
-    pitch_shift: int = 6  # semitones that note features are rolled by, and the key label with them
-    frame_dropout: float = 0.15  # share of frames that are silenced; far cheaper on a CPU than dropout in the layers
+    word_weight: float = 1.0
+    """Of the loss under the language model's own word embeddings; 0 leaves it out."""
+    pitch_shift: int = 6
+    """Semitones that note features are rolled by, and the key label with them."""
+    frame_dropout: float = 0.15
+    """Share of frames that are silenced; far cheaper on a CPU than dropout in the layers."""
     seed: int = 0
 
 
-@dataclass
-class TrainConfig:
-    """A training run. `training` holds fields of transformers' TrainingArguments."""
+class SampleSettings(Settings):
+    """Answers of the model that is being trained, for people to look at."""
 
-    model: ModelConfig = field(default_factory=ModelConfig)
-    lora: LoraSettings = field(default_factory=LoraSettings)
-    data: DataConfig = field(default_factory=DataConfig)
-    warmup: WarmupConfig = field(default_factory=WarmupConfig)
-    projector_learning_rate: float = 1e-4
-    packing: bool = False  # all examples of a batch in one row without padding, blind to each other
-    compile_layers: bool = False  # torch.compile each decoder layer: 40 s once, then about 1.5x the speed on two cores
-    training: dict[str, Any] = field(default_factory=dict)
+    rows: int = Field(4, ge=0)
+    """Validation rows that are answered; 0 for none."""
+    every: int = Field(0, ge=0)
+    """Steps between; 0: at every evaluation and at the end."""
+    max_new_tokens: int = Field(48, ge=1)
+
+
+class TrainConfig(Settings):
+    """A training run."""
+
+    model: ModelConfig = ModelConfig()
+    method: Literal["lora", "dora", "full", "projector"] = "lora"
+    """What of the language model is trained: low-rank adapters, DoRA (Liu et al. 2024), all of it, or nothing."""
+    lora: LoraSettings = LoraSettings()
+    learning_rates: LearningRates = LearningRates()
+    data: DataConfig = DataConfig()
+    packing: PackingSettings | None = PackingSettings()
+    """None: one example a row, padded on the right."""
+    supervised_logits: bool = True
+    """Logits only where something is learned; false makes them everywhere, as other trainers do."""
+    compile_layers: bool = False
+    """torch.compile each decoder layer: 40 s once, then about 1.5x the speed on two cores."""
+    warmup: WarmupConfig = WarmupConfig()
+    samples: SampleSettings = SampleSettings()
+    training: dict[str, Any] = {}
+    """Fields of transformers' TrainingArguments."""
+
+    @field_validator("training")
+    @classmethod
+    def _numbers(cls, given: dict[str, Any]) -> dict[str, Any]:
+        # YAML 1.1 reads 1e-3 as a string
+        number = re.compile(r"[-+]?[\d.]+[eE][-+]?\d+")
+        return {k: float(v) if isinstance(v, str) and number.fullmatch(v) else v for k, v in given.items()}
+
+    @model_validator(mode="after")
+    def _fits(self) -> TrainConfig:
+        if self.method == "full" and self.model.quantization != "none":
+            raise ValueError("method full trains weights, and quantized ones cannot be: use lora or dora")
+        if self.method in ("full", "projector") and self.model.adapter:
+            raise ValueError(f"method {self.method} cannot go on from an adapter: use lora or dora")
+        if self.method in ("full", "projector") and self.learning_rates.tower:
+            raise ValueError(f"method {self.method} leaves the tower frozen: set learning_rates.tower to 0")
+        if self.data.streaming and not self.training.get("max_steps"):
+            raise ValueError("data.streaming needs training.max_steps: a stream has no end that is known")
+        return self
+
+
+def cache_folder(data: DataConfig) -> str | None:
+    """The user's own folder for features, or None for the one in the cache."""
+    return data.feature_cache if isinstance(data.feature_cache, str) else None
 
 
 def load_config(path: str | Path) -> TrainConfig:
@@ -88,44 +170,4 @@ def load_config(path: str | Path) -> TrainConfig:
     Raises:
         ConfigError: no such file, not YAML, or a key that nobody knows (the nearest known one is named).
     """
-    try:
-        raw = yaml.safe_load(Path(path).read_text()) or {}
-    except OSError as error:
-        raise ConfigError(f"cannot read {path}: {error.strerror}") from error
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
-    config = _build(TrainConfig, raw, str(path))
-    for key, value in config.training.items():
-        if isinstance(value, str) and re.fullmatch(r"[-+]?[\d.]+[eE][-+]?\d+", value):
-            config.training[key] = float(value)  # YAML reads 1e-3 as a string
-    return config
-
-
-def _build(kind: type, raw: Any, where: str) -> Any:
-    if not isinstance(raw, dict):
-        raise ConfigError(f"{where}: expected keys and values, not {type(raw).__name__}")
-    known = {f.name: f for f in dataclasses.fields(kind)}
-    values = {}
-    for key, value in raw.items():
-        if key not in known:
-            near = difflib.get_close_matches(key, known, n=1)
-            hint = f": did you mean {near[0]!r}?" if near else f"; known are {', '.join(known)}"
-            raise ConfigError(f"{where}: unknown key {key!r}{hint}")
-        factory = known[key].default_factory
-        default = known[key].default if factory is dataclasses.MISSING else factory()
-        if isinstance(default, float) and isinstance(value, int | str):
-            value = _number(value, f"{where}: {key}")  # YAML reads 1e-3 as a string
-        if dataclasses.is_dataclass(default):
-            value = _build(type(default), value, f"{where}, {key}")
-        elif default is not dataclasses.MISSING and default is not None and not isinstance(value, type(default)):
-            wanted = type(default).__name__
-            raise ConfigError(f"{where}: {key} must be {wanted}, not {type(value).__name__} ({value!r})")
-        values[key] = value
-    return kind(**values)
-
-
-def _number(value: int | str, where: str) -> float:
-    try:
-        return float(value)
-    except ValueError as error:
-        raise ConfigError(f"{where} must be a number, not {value!r}") from error
+    return read_settings(TrainConfig, path, ConfigError)

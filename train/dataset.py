@@ -1,83 +1,28 @@
-"""Instruction rows -> training examples: token ids, labels, and where the features of their audios lie."""
+"""Instruction rows -> training examples: token ids, labels, and which recordings they hear."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
-import pyarrow.parquet as pq
 import soundfile
-import torch
 from torch.utils.data import Dataset
 
 from mllm.audio import load_audio
 from mllm.errors import PromptError
-from mllm.processing import MusicLMProcessor, read_conversation
-from mllm.train.config import ConfigError
-from mllm.train.feature_cache import FeatureCache
+from mllm.processing import MusicLMProcessor
+from mllm.rows import Row, row_audios
+from mllm.train.config import ConfigError, DataConfig, PackingSettings
+from mllm.train.packing import Example, Pack, pack
 
 
-def read_rows(path: str | Path, split: str) -> list[dict[str, Any]]:
-    """Rows of one split, with audio paths made absolute.
-
-    Args:
-        path: folder made by `mllm data build` (`<split>-*.parquet` in it), or a JSONL file whose lines hold `messages`
-            (then every line belongs to the split "train" unless it says otherwise).
-
-    Raises:
-        ConfigError: nothing there, or a line that is no row (it is named).
-    """
-    path = Path(path)
-    if path.is_file():
-        rows = [row for row in _read_lines(path) if row.get("split", "train") == split]
-        folder = path.parent
-    else:
-        shards = sorted(path.glob(f"**/{split}*.parquet"))
-        if not shards:
-            raise ConfigError(f"no rows of split {split!r} under {path}: build them with `mllm data build`")
-        rows = [row for shard in shards for row in pq.read_table(shard).to_pylist()]
-        folder = path
-    for row in rows:
-        if isinstance(row["messages"], str):
-            row["messages"] = json.loads(row["messages"])
-        if isinstance(row.get("facts"), str):
-            row["facts"] = json.loads(row["facts"])
-        for message in row["messages"]:
-            for part in message["content"] if isinstance(message["content"], list) else []:
-                if (kind := part.get("type")) in ("audio", "score") and isinstance(part.get(kind), str):
-                    part[kind] = str(folder / part[kind])
-    return rows
-
-
-def _read_lines(path: Path) -> list[dict[str, Any]]:
-    rows = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except ValueError as error:
-            raise ConfigError(f"{path}, line {number}: not JSON ({error})") from error
-        if not isinstance(row, dict) or not isinstance(row.get("messages"), list | str):
-            raise ConfigError(f'{path}, line {number}: a row is {{"messages": [...]}}')
-        rows.append(row)
-    return rows
-
-
-def row_audios(row: dict[str, Any]) -> list[str]:
-    """Paths of the audios in a row's messages, in order."""
-    return read_conversation(row["messages"]).audios
-
-
-def join_dialogues(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+def join_dialogues(rows: Sequence[Row]) -> list[Row]:
     """Rows that ask about the same single recording become one dialogue, so its audio tokens are read once.
 
     Only the first row's user message keeps the audio; rows with several audios, none or a looped one stay as they are.
     """
-    joined: dict[str, dict[str, Any]] = {}
+    joined: dict[str, Row] = {}
     for row in rows:
         audios = row_audios(row)
         key = audios[0] if len(audios) == 1 and "loop" not in row else f"row {len(joined)}"
@@ -92,7 +37,7 @@ def join_dialogues(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     return list(joined.values())
 
 
-def loop_recordings(rows: Sequence[dict[str, Any]], share: float, seed: int = 0) -> list[dict[str, Any]]:
+def loop_recordings(rows: Iterable[Row], share: float, seed: int = 0) -> list[Row]:
     """Let a share of the dialogues about one clip hear it several times over, as the longer recording that it would be.
 
     Clips fill one window; a song has dozens, with time marks between them, and beyond `long_seconds` only their summary
@@ -108,30 +53,39 @@ def loop_recordings(rows: Sequence[dict[str, Any]], share: float, seed: int = 0)
     return out
 
 
-class InstructionDataset(Dataset):
-    """Examples `{input_ids, labels, audios, masks}`; the collator puts the tower features in."""
+def encode_row(row: Row, processor: MusicLMProcessor) -> Example:
+    """A row as an example.
 
-    def __init__(self, rows: Sequence[dict[str, Any]], processor: MusicLMProcessor):
-        self.examples = [self._example(row, processor) for row in rows]
+    Returns:
+        `input_ids`, `labels` [length] int64 tensors (-100: not learned); `audios`, paths; of each audio `masks`,
+        [windows, tokens] bool, and `ends`, the position behind its last token; `length`; `id`, `task`.
 
-    def _example(self, row: dict[str, Any], processor: MusicLMProcessor) -> dict[str, Any]:
-        audios = row_audios(row)
-        extractor = processor.feature_extractor
-        samples = [samples_at(audio, extractor.sampling_rate) for audio in audios]
-        if row.get("loop") and samples == [extractor.window_samples]:  # a shorter clip would leave gaps
-            samples, audios = [row["loop"] * extractor.window_samples], audios * row["loop"]
-        masks = [extractor.token_mask(count) for count in samples]
-        try:
-            encoded = processor.encode_supervised(row["messages"], masks)
-        except PromptError as error:
-            raise PromptError(f"row {row.get('id', '?')}: {error}") from error
-        return {**encoded, "audios": audios, "masks": masks, "length": len(encoded["input_ids"])}
-
-    def __len__(self) -> int:
-        return len(self.examples)
-
-    def __getitem__(self, index: int) -> dict[str, Any]:
-        return self.examples[index]
+    Raises:
+        PromptError: the row cannot be rendered; it is named.
+    """
+    audios = row_audios(row)
+    extractor = processor.feature_extractor
+    samples = [samples_at(audio, extractor.sampling_rate) for audio in audios]
+    if row.get("loop") and samples == [extractor.window_samples]:  # a shorter clip would leave gaps
+        samples, audios = [row["loop"] * extractor.window_samples], audios * row["loop"]
+    masks = [extractor.token_mask(count) for count in samples]
+    try:
+        encoded = processor.encode_supervised(row["messages"], masks)
+    except PromptError as error:
+        raise PromptError(f"row {row.get('id', '?')}: {error}") from error
+    if len(audios) > len(masks):  # looped: a window each
+        masks = list(masks[0][:, None])
+    places = (encoded["input_ids"] == processor.audio_token_id).nonzero().flatten()
+    counts = np.cumsum([int(mask.sum()) for mask in masks], dtype=int)
+    return {
+        **encoded,
+        "audios": audios,
+        "masks": masks,
+        "ends": [int(places[count - 1]) + 1 if count else 0 for count in counts],
+        "length": len(encoded["input_ids"]),
+        "id": str(row.get("id", "?")),
+        "task": str(row.get("task") or "none"),
+    }
 
 
 def samples_at(audio: str, sampling_rate: int) -> int:
@@ -142,55 +96,57 @@ def samples_at(audio: str, sampling_rate: int) -> int:
     return info.frames if info.samplerate == sampling_rate else round(info.frames * sampling_rate / info.samplerate)
 
 
-class Collator:
-    """Pads examples on the right and gathers the tower features of their audios.
+class InstructionDataset(Dataset):
+    """Examples of rows (see `encode_row`), packed into rows of a batch where `packing` says how.
 
-    Gives `input_ids`, `labels`, `attention_mask` [batch, length], `tower_features` [windows, frames, hidden] and
-    `input_features_mask` [windows, tokens] over all audios of the batch in order.
+    An item is an `Example` without packing and a `Pack` with it. Examples longer than `longest` tokens are left out.
     """
 
-    def __init__(self, features: FeatureCache, pad_token_id: int):
-        self.features = features
-        self.pad_token_id = pad_token_id
+    def __init__(
+        self,
+        rows: Sequence[Row],
+        processor: MusicLMProcessor,
+        longest: int = DataConfig().longest,
+        packing: PackingSettings | None = None,
+    ):
+        encoded = [encode_row(row, processor) for row in rows]
+        self.examples = [example for example in encoded if example["length"] <= longest]
+        self.too_long = len(encoded) - len(self.examples)
+        if rows and not self.examples:
+            raise ConfigError(f"every row is longer than data.longest ({longest} tokens)")
+        self.items: Sequence[Example | Pack] = self.examples
+        if packing:
+            self.items = pack(self.examples, packing.tokens, packing.share_prefixes)
 
-    def __call__(self, examples: Sequence[dict[str, Any]]) -> dict[str, Any]:
-        def padded(name: str, value: int) -> torch.Tensor:
-            return torch.nn.utils.rnn.pad_sequence([e[name] for e in examples], batch_first=True, padding_value=value)
+    def __len__(self) -> int:
+        return len(self.items)
 
-        lengths = torch.tensor([len(example["input_ids"]) for example in examples])
-        batch: dict[str, Any] = {"input_ids": padded("input_ids", self.pad_token_id), "labels": padded("labels", -100)}
-        batch["attention_mask"] = (torch.arange(int(lengths.max())) < lengths[:, None]).long()
-        batch["use_cache"] = False  # a cache costs memory, and makes compiled layers compile anew for each layer
-        return batch | gather_audio(examples, self.features)
-
-
-def gather_audio(examples: Sequence[dict[str, Any]], features: FeatureCache) -> dict[str, torch.Tensor]:
-    """`tower_features` and `input_features_mask` of all audios of some examples; empty where there are none."""
-    audios = [audio for example in examples for audio in example["audios"]]
-    if not audios:
-        return {}
-    masks = np.concatenate([mask for example in examples for mask in example["masks"]])
-    tower = np.concatenate([features.load(audio) for audio in audios])
-    return {"tower_features": torch.from_numpy(tower), "input_features_mask": torch.from_numpy(masks)}
+    def __getitem__(self, index: int) -> Example | Pack:
+        return self.items[index]
 
 
-class PackingCollator:
-    """All examples of a batch in one row, each with positions from 0 and blind to the others.
+def prepared(rows: Iterable[Row], data: DataConfig) -> Iterator[Row]:
+    """Rows as the settings want them: looped, joined."""
+    looped = loop_recordings(rows, data.loop_share) if data.loop_share else rows
+    yield from join_dialogues(list(looped)) if data.join_dialogues else looped
 
-    transformers builds the block mask from positions that restart; an all-ones `attention_mask` or a cache would switch
-    that off and let samples see each other, so neither is given.
-    """
 
-    def __init__(self, features: FeatureCache):
-        self.features = features
+def audios_of(rows: Iterable[Row]) -> list[str]:
+    """All recordings that rows name, each once, sorted."""
+    return sorted({audio for row in rows for audio in row_audios(row)})
 
-    def __call__(self, examples: Sequence[dict[str, Any]]) -> dict[str, Any]:
-        labels = [example["labels"].clone() for example in examples]
-        for first in labels:
-            first[0] = -100  # or the last token of the sample before would be taught to predict it
-        return {
-            "input_ids": torch.cat([example["input_ids"] for example in examples])[None],
-            "labels": torch.cat(labels)[None],
-            "position_ids": torch.cat([torch.arange(len(example["input_ids"])) for example in examples])[None],
-            "use_cache": False,
-        } | gather_audio(examples, self.features)
+
+def describe_packing(dataset: InstructionDataset, tokens: int) -> dict[str, Any]:
+    """How full the rows of a batch are: `rows`, `examples`, `positions` (of the rows), `used` (share that is no
+    padding when rows are filled up to `tokens`), `saved` (share of positions that sharing saved)."""
+    packs = [item for item in dataset.items if isinstance(item, list)]
+    used = sum(group.length for one in packs for group in one)
+    room = sum(max(tokens, sum(group.length for group in one)) for one in packs)
+    whole = sum(example["length"] for example in dataset.examples)
+    return {
+        "rows": len(packs),
+        "examples": len(dataset.examples),
+        "positions": room,
+        "used": used / max(room, 1),
+        "saved": 1 - used / max(whole, 1),
+    }

@@ -15,7 +15,6 @@ import os
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -28,10 +27,10 @@ from transformers import PreTrainedConfig
 
 from mllm.assemble import assemble
 from mllm.modeling import MusicLMForConditionalGeneration
+from mllm.rows import is_whole_clip, iter_rows, row_audios
 from mllm.towers.basic_pitch import KEYS, BasicPitchConfig
 from mllm.towers.stack import StackConfig
-from mllm.train.config import ConfigError, TrainConfig, WarmupConfig
-from mllm.train.dataset import read_rows, row_audios
+from mllm.train.config import ConfigError, TrainConfig, WarmupConfig, cache_folder
 from mllm.train.fact_heads import MODES, FactHeads, Facts, WordHeads, answer_words
 from mllm.train.feature_cache import FeatureCache
 
@@ -41,10 +40,9 @@ SUMMARY_TOKENS = 8  # that the heads read
 def clip_facts(path: str | Path, split: str) -> dict[str, dict[str, Any]]:
     """Audio path -> facts, one entry a clip, of rows with exactly one audio of which they are true from end to end."""
     clips: dict[str, dict[str, Any]] = {}
-    for row in read_rows(path, split):
-        audios = row_audios(row)
-        if len(audios) == 1 and row.get("facts") and "sections" not in row["facts"]:
-            clips.setdefault(audios[0], row["facts"])
+    for row in iter_rows(path, split):
+        if is_whole_clip(row):
+            clips.setdefault(row_audios(row)[0], row["facts"])
     return clips
 
 
@@ -148,7 +146,7 @@ def warm_up(config: TrainConfig, output_dir: str | Path, console: Console | None
     model, processor = assemble(config.model.audio_tower, config.model.language_model, **config.model.projector)
     if model.config.summary_tokens < SUMMARY_TOKENS:
         raise ConfigError(f"the warm-up needs {SUMMARY_TOKENS} summary tokens: set projector_type to resampler")
-    cache = FeatureCache(model.model.audio_tower, processor.feature_extractor, config.data.feature_cache)
+    cache = FeatureCache(model.model.audio_tower, processor.feature_extractor, cache_folder(config.data))
     loaded = {}
     instruments: set[str] = set()
     splits = {"train": config.data.train_split, "validation": config.data.validation_split}
@@ -189,7 +187,7 @@ def warm_up(config: TrainConfig, output_dir: str | Path, console: Console | None
     partial = output_dir / "projector.safetensors.partial"
     save_file({k: v.contiguous() for k, v in projector.state_dict().items()}, partial)
     os.replace(partial, output_dir / "projector.safetensors")
-    record = {"validation": scores, "clips": len(loaded["train"][0]), "settings": asdict(config.warmup)}
+    record = {"validation": scores, "clips": len(loaded["train"][0]), "settings": config.warmup.model_dump()}
     (output_dir / "warmup.json").write_text(json.dumps(record, indent=1) + "\n")
     return record
 

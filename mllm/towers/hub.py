@@ -126,11 +126,15 @@ class HubTower(PreTrainedModel):
         axes = config.axes.replace("f", "")
         return hidden.movedim(1 + axes.index("t"), 1)
 
-    @torch.no_grad()
     def forward(self, input_features: Tensor, **kwargs: Any) -> BaseModelOutput:
-        """What the encoder's own extractor gives for windows -> last_hidden_state [n, frames, hidden_size]."""
+        """What the encoder's own extractor gives for windows -> last_hidden_state [n, frames, hidden_size].
+
+        With a gradient only where something in the tower learns (a LoRA of its own).
+        """
         frames = self.config.max_source_positions
-        return BaseModelOutput(last_hidden_state=resize_mean(self.native_features(input_features), frames))
+        learns = torch.is_grad_enabled() and any(p.requires_grad for p in self.parameters())
+        with torch.set_grad_enabled(learns):
+            return BaseModelOutput(last_hidden_state=resize_mean(self.native_features(input_features), frames))
 
 
 def _part(model: nn.Module, path: str) -> nn.Module:

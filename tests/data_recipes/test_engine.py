@@ -200,3 +200,25 @@ def test_another_mixture_in_the_same_place_is_refused(built: Path, mixture: Path
     changed.write_text(mixture.read_text().replace("seed: 3", "seed: 4"))
     with pytest.raises(DataError, match="another build"):
         build_mixture(changed, built)
+
+
+def test_several_captions_of_one_recording_are_all_kept(tmp_path: Path) -> None:
+    """Each caption is a row about a clip of its own; equal ids, as a file's name gives them, lose nothing."""
+    (tmp_path / "mine").mkdir()
+    rng = np.random.default_rng(5)
+    rows = []
+    for i in range(6):
+        soundfile.write(tmp_path / "mine" / f"{i}.wav", rng.normal(0, 0.1, 22050 * 3).astype(np.float32), 22050)
+        rows += [{"file": f"{i}.wav", "text": f"A noise number {i}, {word}."} for word in ("loud", "wild")]
+    (tmp_path / "mine" / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    recipe = {"name": "mine", "title": "mine", "loader": "table", "licence": "cc0", "terms": "my own", "path": "mine"}
+    recipe |= {"options": {"files": "rows.jsonl"}, "fields": {"id": "file", "audio": "file", "caption": "text"}}
+    (tmp_path / "mine.yaml").write_text(yaml.safe_dump(recipe))
+    mixture = {"name": "m", "seed": 1, "sets_dir": str(tmp_path), "sources": [{"recipe": "mine.yaml"}]}
+    (tmp_path / "m.yaml").write_text(yaml.safe_dump(mixture))
+    build_mixture(tmp_path / "m.yaml", tmp_path / "out", workers=1)
+    tables = [pq.read_table(path).to_pylist() for path in (tmp_path / "out" / "rows").glob("*.parquet")]
+    built = [row for table in tables for row in table]
+    told = {row["facts"] for row in built}
+    assert all(any(json.dumps(row["text"]) in facts for facts in told) for row in rows)
+    assert len({row["id"] for row in built}) == len(built)

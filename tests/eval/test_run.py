@@ -107,13 +107,13 @@ def test_another_model_or_split_is_not_mixed_in(evaluated, data, model):
 def test_what_cannot_be_evaluated_is_refused_in_one_line(data, model, tmp_path):
     for kwargs, message in (
         ({"tasks": ["kea"]}, "unknown task kea"),
-        ({"split": "validation"}, "no rows of the split 'validation'"),
+        ({"split": "validation"}, "no rows of split 'validation'"),
         ({"limit": 0}, "at least 1"),
     ):
         with pytest.raises(EvalError, match=message) as error:
             evaluate(model, data=data, output=tmp_path / "out", **kwargs)
         assert "\n" not in str(error.value)
-    with pytest.raises(EvalError, match="build it first"):
+    with pytest.raises(EvalError, match="build them first"):
         evaluate(model, None, tmp_path, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 

@@ -1,0 +1,181 @@
+"""Every way to train, on a tiny model: what is saved, what a stream gives, what stops a run and what is safe then."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import soundfile
+import torch
+import yaml
+from safetensors.torch import load_file
+from tiny import clicks, save_tiny_text_model
+
+from mllm import load
+from mllm.train.config import ConfigError, TrainConfig
+from mllm.train.faults import TrainingError, last_whole_checkpoint
+from mllm.train.sft import train
+
+ROOT = Path(__file__).parents[2]
+QUESTIONS = ("How fast?", "And what tempo is it, really?")
+
+
+@pytest.fixture(scope="module")
+def settings(tmp_path_factory) -> dict[str, Any]:
+    folder = tmp_path_factory.mktemp("methods")
+    rows = []
+    for i in range(12):
+        bpm = (60, 90, 120)[i % 3]
+        soundfile.write(folder / f"{i}.wav", clicks(bpm, 3.0 + i % 2), 22050)
+        for number, question in enumerate(QUESTIONS):
+            parts = [{"type": "audio", "audio": f"{i}.wav"}, {"type": "text", "text": question}]
+            talk = [{"role": "user", "content": parts}, {"role": "assistant", "content": f"{bpm}"}]
+            rows.append(
+                {"id": f"{i}-{number}", "messages": talk, "task": "tempo", "split": ("validation", "train")[i > 2]}
+            )
+    (folder / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    return {
+        "model": {
+            "audio_tower": "tempogram",
+            "language_model": save_tiny_text_model(folder / "text"),
+            "projector": {"projector_hidden_size": 64, "projector_layers": 1, "projector_dropout": 0.0},
+        },
+        "lora": {"rank": 2, "alpha": 4, "dropout": 0.0},
+        "data": {"path": str(folder / "rows.jsonl"), "feature_cache": str(folder / "features")},
+        "packing": {"tokens": 120},
+        "training": {
+            "max_steps": 4,
+            "save_steps": 2,
+            "logging_steps": 1,
+            "bf16": False,
+            "per_device_train_batch_size": 2,
+            "warmup_steps": 0,
+            "dataloader_num_workers": 0,
+        },
+    }
+
+
+def losses(run: Path) -> list[float]:
+    lines = (run / "metrics.jsonl").read_text().splitlines()
+    return [entry["loss"] for entry in map(json.loads, lines) if "loss" in entry]
+
+
+@pytest.mark.parametrize("method", ["lora", "dora", "full", "projector"])
+def test_each_method_trains_saves_and_says_what_it_cost(settings, tmp_path, method):
+    run = tmp_path / "run"
+    train(TrainConfig(**settings, method=method), run)
+    record = json.loads((run / "provenance.json").read_text())
+    assert record["cost"]["steps"] == 4 and record["cost"]["rows"] > 0 and record["cost"]["supervised"] > 0
+    assert record["config"]["method"] == method and record["rows"]["packing"]["saved"] > 0
+    assert (run / "report.html").is_file() and len(losses(run)) == 4 and not list(run.glob("*.bin"))
+    if method == "projector":
+        stage_two = {**settings, "model": settings["model"] | {"projector_weights": str(run / "projector.safetensors")}}
+        stage_two["training"] = settings["training"] | {"max_steps": 1}
+        train(TrainConfig(**stage_two), tmp_path / "two")
+        return
+    clip = Path(settings["data"]["path"]).parent / "0.wav"
+    assert load(str(run)).ask(clip, "How fast?", max_new_tokens=2).audio_tokens > 0
+
+
+def test_answers_and_task_losses_of_the_validation_rows_are_kept(settings, tmp_path):
+    training = settings["training"] | {"eval_strategy": "steps", "eval_steps": 2}
+    train(TrainConfig(**{**settings, "training": training}, samples={"rows": 2, "max_new_tokens": 2}), tmp_path)
+    metrics = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    checked = [entry for entry in metrics if "eval_loss" in entry]
+    assert len(checked) == 2 and all(e["eval_loss"] == pytest.approx(e["eval_loss_task/tempo"]) for e in checked)
+    samples = [json.loads(line) for line in (tmp_path / "samples.jsonl").read_text().splitlines()]
+    assert {s["truth"] for s in samples} == {"60"} and not any(s.get("error") for s in samples)
+
+
+def test_a_stream_goes_on_where_its_checkpoint_ends(settings, tmp_path):
+    stream = {**settings, "data": settings["data"] | {"streaming": True, "shuffle_buffer": 8}}
+    stream["training"] = settings["training"] | {"max_steps": 8, "lr_scheduler_type": "constant"}
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    train(TrainConfig(**stream), whole)
+    half = {**stream, "training": stream["training"] | {"max_steps": 4}}
+    train(TrainConfig(**half), parts)
+    train(TrainConfig(**stream), parts)
+    assert losses(parts) == pytest.approx(losses(whole), abs=1e-4) and len(losses(whole)) == 8
+
+
+def test_a_loss_that_is_no_number_stops_the_run_and_names_the_rows(settings, tmp_path, monkeypatch):
+    from mllm.train.feature_cache import FeatureCache
+
+    good = FeatureCache.load
+    broken = lambda self, audio: good(self, audio) * (float("nan") if "7.wav" in str(audio) else 1)  # noqa: E731
+    monkeypatch.setattr(FeatureCache, "load", broken)
+    with pytest.raises(TrainingError, match=r"not a number; rows: .*7-\d") as error:
+        train(TrainConfig(**{**settings, "training": settings["training"] | {"max_steps": 30}}), tmp_path)
+    assert "8-" not in str(error.value)
+
+
+def test_a_full_disk_leaves_the_checkpoint_before(settings, tmp_path, monkeypatch):
+    from mllm.train.trainer import Trainer
+
+    save = Trainer._save_optimizer_and_scheduler
+
+    def full(self, folder):
+        if "checkpoint-4" in str(folder):
+            raise OSError(28, "No space left on device")
+        save(self, folder)
+
+    monkeypatch.setattr(Trainer, "_save_optimizer_and_scheduler", full)
+    with pytest.raises(TrainingError, match="No space left on device; .*checkpoint-2 is whole"):
+        train(TrainConfig(**settings), tmp_path)
+    assert (
+        last_whole_checkpoint(tmp_path) == str(tmp_path / "checkpoint-2") and not (tmp_path / "checkpoint-4").exists()
+    )
+
+
+def test_ctrl_c_saves_and_the_same_command_goes_on(settings, tmp_path):
+    config = tmp_path / "config.yaml"
+    config.write_text(
+        yaml.safe_dump({**settings, "training": settings["training"] | {"max_steps": 400, "save_steps": 400}})
+    )
+    command = [sys.executable, "-m", "mllm.train.sft", str(config), "--output_dir", str(tmp_path / "run")]
+    process = subprocess.Popen(
+        command, cwd=ROOT, env={**os.environ, "OMP_NUM_THREADS": "1"}, stderr=subprocess.PIPE, text=True
+    )
+    deadline = time.monotonic() + 200
+    while not (tmp_path / "run" / "metrics.jsonl").is_file() and process.poll() is None:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    assert process.wait(120) == 1 and "is saved, and the same command goes on" in process.stderr.read().splitlines()[-1]
+    assert last_whole_checkpoint(tmp_path / "run") is not None
+
+
+def test_a_finished_run_is_not_trained_again(settings, tmp_path):
+    train(TrainConfig(**settings), tmp_path)
+    before = load_file(tmp_path / "adapter_model.safetensors")
+    train(TrainConfig(**settings), tmp_path)
+    after = load_file(tmp_path / "adapter_model.safetensors")
+    assert all(torch.equal(before[name], after[name]) for name in before) and len(losses(tmp_path)) == 4
+
+
+@pytest.mark.parametrize("kind", ["nf4", "int8"])
+def test_a_quantized_language_model_is_adapted(settings, tmp_path, kind):
+    quantized = {**settings, "model": settings["model"] | {"quantization": kind}}
+    quantized["training"] = settings["training"] | {"bf16": True, "max_steps": 6, "learning_rate": 5e-3}
+    train(TrainConfig(**quantized), tmp_path)
+    assert losses(tmp_path)[-1] < losses(tmp_path)[0]
+    clip = Path(settings["data"]["path"]).parent / "0.wav"
+    assert load(str(tmp_path)).ask(clip, "How fast?", max_new_tokens=2).audio_tokens > 0
+
+
+def test_a_tower_that_cannot_learn_is_refused(settings, tmp_path):
+    with pytest.raises(ConfigError, match="matches nothing in this tower"):
+        train(TrainConfig(**settings, learning_rates={"tower": 1e-4}), tmp_path)
+
+
+def test_projector_weights_are_the_only_ones_that_change(settings, tmp_path):
+    train(TrainConfig(**settings, method="projector"), tmp_path)
+    first, last = (load_file(tmp_path / f"checkpoint-{step}" / "projector.safetensors") for step in (2, 4))
+    assert any(not torch.equal(first[name], last[name]) for name in first)

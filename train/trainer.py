@@ -1,0 +1,210 @@
+"""transformers' Trainer, with a learning rate for each part, counts of what it did, and an eye on what goes wrong."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch.utils.data import DataLoader
+from transformers import Trainer, TrainingArguments
+
+from mllm.train.collator import META, BatchMeta
+from mllm.train.config import TrainConfig
+from mllm.train.counts import Counts
+from mllm.train.faults import failed_save, not_a_number
+from mllm.train.record import RunRecord
+from mllm.train.streaming import PackStream
+from mllm.train.tuned_model import PROJECTOR_FILE, inner_model, part_of
+
+PARTS = ("language_model", "projector", "tower")
+
+
+class MusicTrainer(Trainer):
+    """The Trainer of a music language model.
+
+    Args:
+        config: the run.
+        counts: is kept up to date with what was learned from.
+        record: writes what stands beside the weights.
+        enrich: adds to the numbers that are logged, before any tracker sees them.
+    """
+
+    def __init__(
+        self,
+        *args: Any,
+        config: TrainConfig,
+        counts: Counts,
+        record: RunRecord,
+        enrich: Callable[[dict[str, Any]], dict[str, Any]] = lambda logs: logs,
+        **kwargs: Any,
+    ):
+        self.config, self.counts, self.record, self.enrich = config, counts, record, enrich
+        self._checked = Counts()  # of an evaluation
+        self._rows: list[str] = []  # of the step under way
+        self.position: tuple[int, int] | None = None  # in the stream, behind the last batch
+        self._random_of: str | None = None
+        super().__init__(*args, **kwargs)
+
+    def create_optimizer(self, model: torch.nn.Module | None = None) -> torch.optim.Optimizer:
+        """One group of parameters a part, each with its rate; weight decay not for vectors (norms, biases)."""
+        if self.optimizer is None:
+            rates = self.config.learning_rates
+            language = self.args.learning_rate if rates.language_model is None else rates.language_model
+            rate = {"language_model": language, "projector": rates.projector, "tower": rates.tower}
+            groups: dict[tuple[str, bool], list[torch.nn.Parameter]] = {}
+            for name, parameter in (model or self.model).named_parameters():
+                if parameter.requires_grad:
+                    groups.setdefault((part_of(name), parameter.ndim > 1), []).append(parameter)
+            kind, options = self.get_optimizer_cls_and_kwargs(self.args, self.model)
+            self.optimizer = kind(
+                [
+                    {"params": groups[part, decays], "lr": rate[part], "weight_decay": self.args.weight_decay * decays}
+                    for part in PARTS
+                    for decays in (True, False)
+                    if (part, decays) in groups
+                ],
+                **options,
+            )
+        return self.optimizer
+
+    def compute_loss(
+        self,
+        model: torch.nn.Module,
+        inputs: dict[str, Any],
+        return_outputs: bool = False,
+        num_items_in_batch: torch.Tensor | int | None = None,
+    ) -> Any:
+        """The model's loss over supervised tokens; what the batch was made of is counted.
+
+        Raises:
+            TrainingError: the loss is not a number; the rows that it comes from are named.
+        """
+        meta: BatchMeta = inputs.pop(META)
+        if not self.config.supervised_logits:
+            inputs["supervised_logits"] = False
+        loss, outputs = super().compute_loss(model, inputs, True, num_items_in_batch)
+        training = self.model.training
+        self._count(self.counts if training else self._checked, meta, inputs["labels"], outputs["token_losses"])
+        if training:
+            self._rows += [row for row, _ in meta.rows]
+            self.position = meta.position or self.position
+        return (loss, outputs) if return_outputs else loss
+
+    def _count(self, counts: Counts, meta: BatchMeta, labels: torch.Tensor, losses: torch.Tensor) -> None:
+        learned = labels[:, 1:] != -100
+        owners = meta.owners.to(labels.device)[:, 1:][learned]
+        size = len(meta.rows)
+        totals = torch.zeros(size, device=losses.device).index_add_(0, owners, losses).tolist()
+        tokens = torch.bincount(owners, minlength=size).tolist()
+        for (_, task), total, number in zip(meta.rows, totals, tokens, strict=True):
+            counts.tasks[task].total += total
+            counts.tasks[task].tokens += number
+        counts.rows += size
+        counts.tokens += meta.tokens
+        counts.padding += labels.numel() - meta.tokens
+        counts.supervised += len(owners)
+        counts.audio_seconds += meta.audio_seconds
+        broken = [row for (row, _), total in zip(meta.rows, totals, strict=True) if not math.isfinite(total)]
+        if broken:
+            raise not_a_number("the loss", broken, self.state.global_step)
+
+    def _get_grad_norm(self, model: torch.nn.Module, grad_norm: Any = None) -> Any:
+        norm = super()._get_grad_norm(model, grad_norm=grad_norm)
+        rows, self._rows = self._rows, []
+        # in fp16 the scaler meets infinite gradients by itself
+        if norm is not None and not self.args.fp16 and not torch.isfinite(torch.as_tensor(norm)):
+            raise not_a_number("the gradient", rows, self.state.global_step)
+        return norm
+
+    def get_train_dataloader(self) -> DataLoader:
+        """As in the Trainer; a stream shards itself, and is read a batch ahead by one process."""
+        if not isinstance(self.train_dataset, PackStream):
+            return super().get_train_dataloader()
+        return DataLoader(
+            self.train_dataset,
+            batch_size=self.args.per_device_train_batch_size,
+            collate_fn=self.data_collator,
+            num_workers=min(1, self.args.dataloader_num_workers),
+            pin_memory=self.args.dataloader_pin_memory and torch.cuda.is_available(),
+        )
+
+    def go_on_in_stream(self, checkpoint: str) -> None:
+        """Let the stream begin behind the last batch of a checkpoint, and this process's random numbers with it."""
+        file = Path(checkpoint) / f"stream-{self.args.process_index}.json"
+        self.position = self.train_dataset.start = tuple(json.loads(file.read_text()))
+        self._random_of = checkpoint
+
+    def training_step(self, *args: Any, **kwargs: Any) -> torch.Tensor:
+        """As in the Trainer, which restores random numbers only where it skips batches itself."""
+        if self._random_of:
+            self._load_rng_state(self._random_of)
+            self._random_of = None
+        return super().training_step(*args, **kwargs)
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """As in the Trainer, with more to tell."""
+        super().log(self.enrich(logs), start_time)
+
+    def evaluation_loop(self, *args: Any, **kwargs: Any) -> Any:
+        """As in the Trainer; the loss is a mean over tokens, not over batches, and stands beside that of each task."""
+        self._checked = Counts()
+        output = super().evaluation_loop(*args, **kwargs)
+        prefix = kwargs.get("metric_key_prefix", "eval")
+        tasks = _summed(self._checked.take_tasks(), self.args)
+        total, tokens = (sum(pair[i] for pair in tasks.values()) for i in (0, 1))
+        if tokens:
+            output.metrics[f"{prefix}_loss"] = total / tokens
+        output.metrics.update({f"{prefix}_loss_task/{name}": a / b for name, (a, b) in sorted(tasks.items()) if b})
+        return output
+
+    def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
+        folder = Path(output_dir or self.args.output_dir or ".")
+        if self.config.method == "projector":
+            folder.mkdir(parents=True, exist_ok=True)
+            tensors = state_dict or self.model.state_dict()
+            own = {name.split(".projector.", 1)[1]: t for name, t in tensors.items() if ".projector." in name}
+            save_file(
+                {name: tensor.detach().cpu().contiguous() for name, tensor in own.items()}, folder / PROJECTOR_FILE
+            )
+        else:
+            super()._save(output_dir, state_dict)
+        (folder / "training_args.bin").unlink(missing_ok=True)  # a pickle; the config is in provenance.json
+        self.record.write(folder)
+
+    def _save_checkpoint(self, model: torch.nn.Module, trial: Any) -> None:
+        folder = Path(self._get_output_dir(trial)) / f"checkpoint-{self.state.global_step}"
+        try:
+            if isinstance(self.train_dataset, PackStream):
+                folder.mkdir(parents=True, exist_ok=True)
+                (folder / f"stream-{self.args.process_index}.json").write_text(json.dumps(self.position))
+            super()._save_checkpoint(model, trial)
+        except (OSError, SafetensorError, RuntimeError) as error:  # torch.save says RuntimeError where the disk is full
+            raise failed_save(folder, error) from error
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        file = Path(resume_from_checkpoint) / PROJECTOR_FILE
+        if file.is_file():
+            inner_model(self.model).model.projector.load_state_dict(load_file(file))
+        else:
+            super()._load_from_checkpoint(resume_from_checkpoint, model)
+
+
+def _summed(tasks: dict[str, Any], args: TrainingArguments) -> dict[str, tuple[float, int]]:
+    """Losses by task over all processes."""
+    mine = {name: (loss.total, loss.tokens) for name, loss in tasks.items()}
+    if args.world_size == 1:
+        return mine
+    everyones: list[Any] = [None] * args.world_size
+    torch.distributed.all_gather_object(everyones, mine)
+    out: dict[str, tuple[float, int]] = {}
+    for one in everyones:
+        for name, (total, tokens) in one.items():
+            before = out.get(name, (0.0, 0))
+            out[name] = (before[0] + total, before[1] + tokens)
+    return out

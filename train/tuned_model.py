@@ -1,0 +1,142 @@
+"""The model that is trained: which parts learn, at which rate, in which precision."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model, set_peft_model_state_dict
+from peft.tuners.tuners_utils import BaseTunerLayer
+from safetensors.torch import load_file
+from transformers import BitsAndBytesConfig, PreTrainedModel
+
+from mllm.assemble import MODELS, assemble
+from mllm.modeling import MusicLMForConditionalGeneration
+from mllm.processing import MusicLMProcessor
+from mllm.train.config import ConfigError, TrainConfig
+
+PROJECTOR_FILE = "projector.safetensors"
+"""What a run with `method: projector` and the warm-up give."""
+
+QUANTIZATIONS: dict[str, Callable[[], BitsAndBytesConfig | None]] = {
+    "none": lambda: None,
+    "nf4": lambda: BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=torch.bfloat16,
+    ),
+    "int8": lambda: BitsAndBytesConfig(load_in_8bit=True),
+}
+
+
+def build_model(config: TrainConfig, bf16: bool = True) -> tuple[PreTrainedModel | PeftModel, MusicLMProcessor]:
+    """The parts put together, with `requires_grad` on what learns, and the processor.
+
+    Frozen weights are kept in bfloat16 where `bf16`; what learns is float32 and cast where it is used, as mixed
+    precision wants it.
+
+    Raises:
+        ConfigError: weights that are not there or do not fit, modules that the settings name and the model lacks.
+    """
+    full = config.method == "full"
+    dtype = torch.bfloat16 if bf16 and not full else torch.float32
+    model, processor = assemble(
+        config.model.audio_tower,
+        config.model.language_model,
+        dtype,
+        quantization=QUANTIZATIONS[config.model.quantization](),
+        **config.model.projector,
+    )
+    model.model.projector.float()
+    _load_projector(model, config.model.projector_weights)
+    model.requires_grad_(full)
+    model.model.audio_tower.requires_grad_(False)
+    model.model.projector.requires_grad_(True)
+    tuned: PreTrainedModel | PeftModel = model
+    if config.method in ("lora", "dora"):
+        tuned = get_peft_model(model, lora_config(config))
+        if config.learning_rates.tower and not _matches(model.model.audio_tower, "lora_"):
+            raise ConfigError(f"lora.tower_modules {config.lora.tower_modules!r} matches nothing in this tower")
+        if config.model.adapter:
+            _go_on_from(tuned, adapter_file(config.model.adapter))
+        for module in tuned.modules():
+            if isinstance(module, BaseTunerLayer):  # autocast casts; peft would copy every activation to float32 first
+                module.cast_input_dtype_enabled = not bf16
+    if config.compile_layers:
+        for layer in model.get_decoder().layers:
+            layer.compile(dynamic=True)
+    return tuned, processor
+
+
+def lora_config(config: TrainConfig) -> LoraConfig:
+    """Of the language model and, where it learns, the tower; the projector is trained whole beside them."""
+    lora = config.lora
+    targets = lora.target_modules
+    if config.learning_rates.tower:
+        targets = f"({targets})|({lora.tower_modules})"
+    return LoraConfig(
+        r=lora.rank,
+        lora_alpha=lora.alpha,
+        lora_dropout=lora.dropout,
+        target_modules=targets,
+        modules_to_save=["projector"],
+        use_dora=config.method == "dora",
+    )
+
+
+def inner_model(model: PreTrainedModel | PeftModel) -> MusicLMForConditionalGeneration:
+    """The music model itself, with or without peft around it."""
+    return model.get_base_model() if isinstance(model, PeftModel) else model
+
+
+def part_of(name: str) -> str:
+    """Which part a parameter belongs to, by its name: projector, tower, or language_model."""
+    if re.search(r"\bprojector\b", name):
+        return "projector"
+    return "tower" if ".audio_tower." in name else "language_model"
+
+
+def adapter_file(name: str) -> Path:
+    """The weights of the adapter `name`: a shipped model, or the folder of an earlier run."""
+    file = MODELS.get(name, Path(name)) / "adapter_model.safetensors"
+    if not file.is_file():
+        raise ConfigError(f"model.adapter: {name} holds no adapter_model.safetensors; give `mini` or a run's folder")
+    return file
+
+
+def _matches(module: torch.nn.Module, mark: str) -> bool:
+    return any(mark in name for name, _ in module.named_parameters())
+
+
+def _load_projector(model: Any, given: str | None) -> None:
+    if not given:
+        return
+    file = Path(given)
+    if not file.is_file():
+        command = f"python -m mllm.train.warmup CONFIG.yaml --output_dir {file.parent}"
+        raise ConfigError(f"no projector weights at {file}: make them first with `{command}`")
+    try:
+        model.model.projector.load_state_dict(load_file(file))
+    except RuntimeError as error:
+        raise ConfigError(
+            f"{file} is of another shape than model.projector says: {str(error).splitlines()[-1].strip()}"
+        ) from error
+
+
+def _go_on_from(tuned: PeftModel, file: Path) -> None:
+    try:
+        result = set_peft_model_state_dict(tuned, load_file(file))
+    except RuntimeError as error:
+        raise ConfigError(
+            f"{file} is of another shape than `lora` and `projector` say: {str(error).splitlines()[-1].strip()}"
+        ) from error
+    missing = [name for name in result.missing_keys if "lora_" in name or "modules_to_save" in name]
+    if missing or result.unexpected_keys:
+        first = [*missing, *result.unexpected_keys][0]
+        raise ConfigError(
+            f"{file} does not fit this model ({first}): use the language model, tower and lora it was made with"
+        )
