@@ -134,7 +134,7 @@ def test_missing_and_broken_files(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="No such file"):
         load_mixture(tmp_path / "none.yaml")
     (tmp_path / "broken.yaml").write_text("name: [")
-    with pytest.raises(DataError, match="not readable YAML"):
+    with pytest.raises(DataError, match="is not YAML"):
         load_mixture(tmp_path / "broken.yaml")
 
 
