@@ -153,7 +153,9 @@ def test_the_microphone_records_and_is_heard(page, server):
     page.click("[data-testid=microphone-button]")
     page.click("[data-testid=record-button], .record-button")
     page.wait_for_timeout(2000)
-    page.click(".stop-button, [data-testid=stop-button]")
+    # the box takes text before the recording has arrived, and a message sent then goes without it
+    with page.expect_response(lambda response: "/upload" in response.url):
+        page.click(".stop-button, [data-testid=stop-button]")
     page.wait_for_selector("textarea:not([disabled])")
     page.fill("textarea", "What did I play?")
     page.press("textarea", "Enter")
