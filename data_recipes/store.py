@@ -18,8 +18,8 @@ import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
 from mllm.data_recipes.licences import DataError
+from mllm.whole_files import PART, write_whole
 
-PART = ".part"
 _IN_MEMORY = 32 << 20
 """Bytes of a file from elsewhere that are held in memory while it is open; a longer one lies in a temporary file."""
 _BLOCK = 1 << 20
@@ -127,15 +127,7 @@ class Store:
         if self.local is None:
             self._send(name, lambda at: self._fs.pipe_file(at, data))
             return
-        path = self.local / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part = path.with_name(f"{path.name}.{os.getpid()}{PART}")
-        try:
-            part.write_bytes(data)
-            os.replace(part, path)
-        except OSError:
-            part.unlink(missing_ok=True)
-            raise
+        write_whole(self.local / name, data)
 
     @contextmanager
     def folder(self, name: str) -> Iterator[Path]:

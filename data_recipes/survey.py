@@ -99,7 +99,7 @@ def survey(
     found = shards(store)
     stated: dict[int, list[tuple[int, float]]] = {}
 
-    def score_prints() -> Iterator[np.ndarray]:
+    def _score_prints() -> Iterator[np.ndarray]:
         read = partial(read_shard, store, allow=tuple(allow), texts=each is not None)
         for contents in parallel(read, found, workers, chunk=1):
             first = len(out.ids)
@@ -122,7 +122,7 @@ def survey(
         for label, shingles in beyond_scores:
             yield _score(out.scores, Named(-1, label, print=shingles), beyond=True)
 
-    out.scores.prints = Prints.gather(score_prints())
+    out.scores.prints = Prints.gather(_score_prints())
     _hear_all(out, workers, beyond, stated, unheard)
     _seen_twice(out)
     return out

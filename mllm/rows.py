@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from mllm.errors import MllmError
-from mllm.processing import read_conversation
 
 Row = dict[str, Any]
 """`messages`, and where they are known `id`, `task`, `facts`, `source`, `split`."""
@@ -48,8 +47,8 @@ def read_rows(path: str | Path, split: str) -> list[Row]:
 
 
 def row_audios(row: Row) -> list[str]:
-    """Paths of the audios in a row's messages, in order."""
-    return read_conversation(row["messages"]).audios
+    """Paths of the audios in a row's messages, in order; scores are not opened."""
+    return [part["audio"] for part in _parts(row) if part.get("type") == "audio" and part.get("audio") is not None]
 
 
 def is_whole_clip(row: Row) -> bool:
@@ -99,10 +98,15 @@ def _ready(row: Row, folder: Path) -> Row:
     for name in ("messages", "facts"):
         if isinstance(row.get(name), str):
             row[name] = json.loads(row[name])
+    for part in _parts(row):
+        kind = part.get("type")
+        if kind in ("audio", "score") and isinstance(part.get(kind), str):
+            part[kind] = str(folder / part[kind])
+    return row
+
+
+def _parts(row: Row) -> Iterator[dict[str, Any]]:
+    """Content parts of all messages; what is no part is passed over, for the processor says so when it renders."""
     for message in row["messages"]:
         content = message.get("content") if isinstance(message, dict) else None
-        for part in content if isinstance(content, list) else []:
-            kind = part.get("type") if isinstance(part, dict) else None
-            if kind in ("audio", "score") and isinstance(part.get(kind), str):
-                part[kind] = str(folder / part[kind])
-    return row
+        yield from (part for part in content if isinstance(part, dict)) if isinstance(content, list | tuple) else ()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -88,12 +89,27 @@ def encode_row(row: Row, processor: MusicLMProcessor) -> Example:
     }
 
 
+@lru_cache(1 << 16)
 def samples_at(audio: str, sampling_rate: int) -> int:
-    """Samples that a recording has after resampling: from its header where that can be relied on, else by decoding."""
+    """Samples that a recording has after resampling: from its header where that can be relied on, else by decoding.
+
+    Remembered, as many rows are about one recording.
+    """
     info = soundfile.info(audio)
     if info.format == "MP3" or not 0 < info.frames < 1 << 60:
         return len(load_audio(audio, sampling_rate))
     return info.frames if info.samplerate == sampling_rate else round(info.frames * sampling_rate / info.samplerate)
+
+
+def encode_rows(rows: Iterable[Row], processor: MusicLMProcessor, longest: int) -> list[Example]:
+    """Rows as examples, without those longer than `longest` tokens. Raises as `encode_row`."""
+    encoded = (encode_row(row, processor) for row in rows)
+    return [example for example in encoded if example["length"] <= longest]
+
+
+def packed(examples: list[Example], packing: PackingSettings | None) -> Sequence[Example | Pack]:
+    """Examples as the collator takes them: packed where `packing` says how, otherwise as they are."""
+    return pack(examples, packing.tokens, packing.share_prefixes) if packing else examples
 
 
 class InstructionDataset(Dataset):
@@ -109,14 +125,11 @@ class InstructionDataset(Dataset):
         longest: int = DataConfig().longest,
         packing: PackingSettings | None = None,
     ):
-        encoded = [encode_row(row, processor) for row in rows]
-        self.examples = [example for example in encoded if example["length"] <= longest]
-        self.too_long = len(encoded) - len(self.examples)
+        self.examples = encode_rows(rows, processor, longest)
+        self.too_long = len(rows) - len(self.examples)
         if rows and not self.examples:
             raise ConfigError(f"every row is longer than data.longest ({longest} tokens)")
-        self.items: Sequence[Example | Pack] = self.examples
-        if packing:
-            self.items = pack(self.examples, packing.tokens, packing.share_prefixes)
+        self.items = packed(self.examples, packing)
 
     def __len__(self) -> int:
         return len(self.items)

@@ -37,6 +37,7 @@ class Stop(TrainerCallback):
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
+        """Listen for the signals."""
         if threading.current_thread() is threading.main_thread():
             self._former = {number: signal.signal(number, self._ask) for number in STOPS}
 
@@ -45,6 +46,7 @@ class Stop(TrainerCallback):
         signal.signal(number, self._former.get(number) or signal.SIG_DFL)
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        """Save and stop if one came, to any process."""
         asked = self.asked
         if args.world_size > 1:
             flag = torch.tensor([float(asked)], device=args.device)
@@ -56,6 +58,7 @@ class Stop(TrainerCallback):
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
+        """Give the signals back."""
         for number, former in self._former.items():
             signal.signal(number, former)
 

@@ -130,6 +130,7 @@ class CostLedger(TrainerCallback):
         self.steps = cost.get("steps", 0)
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Measure the GEMM peak and start the clock and the meters."""
         self.device, self.steps = args.device, state.global_step
         self.dtype = torch.bfloat16 if args.bf16 else torch.float16 if args.fp16 else torch.float32
         if self.peak_seconds:
@@ -143,9 +144,11 @@ class CostLedger(TrainerCallback):
         self._ended, self._gap_is_aside, self._aside, self._mark = None, True, 0.0, (0.0, 0.0)
 
     def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """What lay between two steps is over."""
         self._close_gap()
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Count the step; sum over processes before a save."""
         self.steps = state.global_step
         self._step_ended, self._gap_is_aside = time.monotonic(), False
         for meter in self.meters:
@@ -154,13 +157,16 @@ class CostLedger(TrainerCallback):
             self.gather()  # for whatever is written with the weights, before `on_save`
 
     def on_evaluate(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """What has passed since the step was no training."""
         self._gap_is_aside = True
 
     def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """What has passed since the step was no training."""
         self._gap_is_aside = True
         self.gather()
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Stop the clock."""
         self._close_gap()
         self._ended = time.monotonic()
         self.gather()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,8 +12,7 @@ from mllm.processing import MusicLMProcessor
 from mllm.provenance import describe_bases, describe_data, describe_parent
 from mllm.train.config import TrainConfig
 from mllm.train.tuned_model import adapter_file
-
-PROVENANCE = "provenance.json"
+from mllm.whole_files import write_whole
 
 
 class RunRecord:
@@ -36,20 +34,15 @@ class RunRecord:
         rows: dict[str, Any],
         cost: Callable[[], dict[str, Any]],
     ):
-        self.config, self.model_config, self.processor, self.rows, self.cost = (
-            config,
-            model_config,
-            processor,
-            rows,
-            cost,
-        )
+        self.config, self.rows, self.cost = config, rows, cost
+        self.model_config, self.processor = model_config, processor
         self.data = describe_data(config.data.path)
         parts = config.model
         self.bases = describe_bases(parts.audio_tower, parts.language_model, parts.projector)
         self.parent = describe_parent(adapter_file(parts.adapter)) if parts.adapter else None
 
-    def write(self, folder: Path, **cost: Any) -> None:
-        """Write everything into `folder`; `cost` holds what else is known of it."""
+    def write(self, folder: Path) -> None:
+        """Write everything into `folder`."""
         provenance = {
             "bases": self.bases,
             "data": self.data,
@@ -57,17 +50,9 @@ class RunRecord:
             "config": self.config.model_dump(),
             "command": "accelerate launch -m mllm.train.sft CONFIG.yaml --output_dir DIR",
             "rows": self.rows,
-            "cost": {**self.cost(), **cost},
+            "cost": self.cost(),
         }
         self.model_config.save_pretrained(folder)
         if self.config.method == "full":
             self.processor.save_pretrained(folder)
-        part = folder / f"{PROVENANCE}.part"
-        part.write_text(json.dumps(provenance, indent=1, ensure_ascii=False) + "\n")
-        os.replace(part, folder / PROVENANCE)
-
-
-def cost_of(folder: str | Path | None) -> dict[str, Any]:
-    """The cost that a checkpoint states; empty where there is none."""
-    file = Path(folder) / PROVENANCE if folder else None
-    return dict(json.loads(file.read_text())["cost"]) if file and file.is_file() else {}
+        write_whole(folder / "provenance.json", json.dumps(provenance, indent=1, ensure_ascii=False) + "\n")

@@ -12,7 +12,6 @@ import html
 import io
 import json
 import math
-import os
 import re
 import shlex
 import sys
@@ -24,6 +23,7 @@ from typing import Any
 
 from mllm.errors import MllmError
 from mllm.provenance import read_provenance
+from mllm.whole_files import write_whole
 
 METRICS, SAMPLES = "metrics.jsonl", "samples.jsonl"
 Curve = tuple[list[float], list[float]]
@@ -58,13 +58,6 @@ def read_lines(file: Path) -> list[dict[str, Any]]:
         if isinstance(values, dict) and isinstance(values.get("step"), int):
             lines.append(values)
     return lines
-
-
-def write_whole(file: Path, text: str) -> None:
-    """Write a file so that it is there whole or as it was before."""
-    part = file.with_name(f"{file.name}.part")
-    part.write_text(text, encoding="utf-8")
-    os.replace(part, file)
 
 
 class Page:

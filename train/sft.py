@@ -12,13 +12,16 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import torch
 from transformers import TrainingArguments, set_seed
 
-from mllm.rows import Row, read_rows
+from mllm.chat import MusicLM
+from mllm.provenance import read_provenance
+from mllm.rows import Row, iter_rows
 from mllm.train.collator import Collator, sliding_window
 from mllm.train.config import ConfigError, TrainConfig, cache_folder
 from mllm.train.counts import Counts
@@ -26,12 +29,12 @@ from mllm.train.dataset import InstructionDataset, audios_of, describe_packing, 
 from mllm.train.faults import Stop, TrainingError, clear_partial_checkpoints, last_whole_checkpoint, step_of
 from mllm.train.feature_cache import FeatureCache
 from mllm.train.ledger import CostLedger
-from mllm.train.record import RunRecord, cost_of
+from mllm.train.record import RunRecord
 from mllm.train.report import write_report
 from mllm.train.streaming import PackStream
 from mllm.train.trainer import MusicTrainer
 from mllm.train.tuned_model import build_model, inner_model
-from mllm.train.watching import LocalTracker, SampleAnswers, enrich, replace_progress
+from mllm.train.watching import LocalTracker, SampleAnswers, replace_progress
 
 DEFAULTS: dict[str, Any] = {
     "per_device_train_batch_size": 8,
@@ -91,15 +94,14 @@ def train(config: TrainConfig, output_dir: str | Path) -> dict[str, Any]:
         )
         arguments.ignore_data_skip = True
     else:
-        learn = _dataset(config, processor, cache, arguments, config.data.train_split, config.data.limit)
+        learn = _dataset(config, processor, cache, config.data.train_split, config.data.limit)
     check = None
     if arguments.eval_strategy != "no":
         split = config.data.validation_split
-        check = _dataset(config, processor, cache, arguments, split, config.data.validation_limit)
+        check = _dataset(config, processor, cache, split, config.data.validation_limit)
     flat = "flash" in str(base.config.text_config._attn_implementation)
-    counts = Counts()
-    ledger = CostLedger(counts, model)
-    ledger.restore(cost_of(last))
+    ledger = CostLedger(Counts(), model)
+    ledger.restore(read_provenance(Path(last)).get("cost", {}) if last else {})
     record = RunRecord(config, base.config, processor, _describe(learn, config), ledger.cost)
     trainer = MusicTrainer(
         model=model,
@@ -108,9 +110,8 @@ def train(config: TrainConfig, output_dir: str | Path) -> dict[str, Any]:
         eval_dataset=check,
         data_collator=Collator(processor, cache, flat, sliding_window(base.config.text_config)),
         config=config,
-        counts=counts,
+        ledger=ledger,
         record=record,
-        enrich=lambda logs: enrich(logs, counts, ledger),
     )
     if last and config.data.streaming:
         trainer.go_on_in_stream(last)
@@ -119,9 +120,9 @@ def train(config: TrainConfig, output_dir: str | Path) -> dict[str, Any]:
         trainer.add_callback(callback)
     replace_progress(trainer)
     if config.samples.rows and check is not None and arguments.world_size == 1:
-        questions = read_rows(config.data.path, config.data.validation_split)[: config.samples.rows]
+        questions = list(islice(iter_rows(config.data.path, config.data.validation_split), config.samples.rows))
         trackers = trainer.callback_handler.callbacks
-        answer = _answerer(model, processor, config.samples.max_new_tokens)
+        answer = _answerer(trainer, processor, config.samples.max_new_tokens)
         every = config.samples.every or None
         trainer.add_callback(SampleAnswers(questions, answer, every=every, ledger=ledger, trackers=trackers))
     metrics: dict[str, Any] = {}
@@ -137,15 +138,15 @@ def train(config: TrainConfig, output_dir: str | Path) -> dict[str, Any]:
     return metrics
 
 
-def _answerer(model: Any, processor: Any, max_new_tokens: int) -> Callable[[Row], str]:
+def _answerer(trainer: MusicTrainer, processor: Any, max_new_tokens: int) -> Callable[[Row], str]:
     """What answers the last user turn of a row, as the model is at that moment."""
 
     def answer(row: Row) -> str:
         last = max(i for i, message in enumerate(row["messages"]) if message["role"] == "user")
-        batch = processor.encode(row["messages"][: last + 1])
-        batch = {name: value.to(model.device) for name, value in batch.items()}
-        out = model.generate(**batch, max_new_tokens=max_new_tokens, do_sample=False)
-        return str(processor.tokenizer.decode(out[0, batch["input_ids"].shape[1] :], skip_special_tokens=True)).strip()
+        with trainer.accelerator.autocast():  # what learns is float32 and what is frozen may not be
+            # made anew: it remembers what it heard, and the projector has learned since
+            speaker = MusicLM(inner_model(trainer.model), processor)
+            return str(speaker.chat(row["messages"][: last + 1], max_new_tokens=max_new_tokens))
 
     return answer
 
@@ -161,12 +162,11 @@ def _dataset(
     config: TrainConfig,
     processor: Any,
     cache: FeatureCache | None,
-    arguments: TrainingArguments,
     split: str,
     limit: int | None,
 ) -> InstructionDataset:
     """Rows of a split with the features of all their audios in the cache."""
-    rows = list(prepared(read_rows(config.data.path, split)[:limit], config.data))
+    rows = list(prepared(islice(iter_rows(config.data.path, split), limit), config.data))
     if cache:
         cache.fill(audios_of(rows))
     return InstructionDataset(rows, processor, config.data.longest, config.packing)

@@ -11,8 +11,8 @@ from torch.utils.data import IterableDataset
 from mllm.processing import MusicLMProcessor
 from mllm.rows import Row, iter_rows
 from mllm.train.config import ConfigError, DataConfig, PackingSettings
-from mllm.train.dataset import encode_row, prepared
-from mllm.train.packing import Group, Pack, pack
+from mllm.train.dataset import encode_rows, packed, prepared
+from mllm.train.packing import Example, Pack
 
 
 class PackStream(IterableDataset):
@@ -24,7 +24,7 @@ class PackStream(IterableDataset):
     Args:
         data: what to read; `shuffle_buffer` rows (over all processes) make a window.
         processor: of the model.
-        packing: None gives packs of one example.
+        packing: None gives examples instead of packs.
         seed: decides the order.
         rank, world: this process reads every `world`-th row.
     """
@@ -42,15 +42,15 @@ class PackStream(IterableDataset):
         self.seed, self.rank, self.world = seed, rank, world
         self.start = (0, 0)
 
-    def __iter__(self) -> Iterator[tuple[Pack, tuple[int, int]]]:
+    def __iter__(self) -> Iterator[tuple[Example | Pack, tuple[int, int]]]:
         first, inside = self.start
         for number, rows in enumerate(self._windows()):
             if number < first:
                 continue
-            packs = self._packs(number, rows)
-            for at, one in enumerate(packs, start=1):
+            items = self._items(number, rows)
+            for at, item in enumerate(items, start=1):
                 if number > first or at > inside:
-                    yield one, ((number, at) if at < len(packs) else (number + 1, 0))
+                    yield item, ((number, at) if at < len(items) else (number + 1, 0))
 
     def _windows(self) -> Iterator[list[Row]]:
         size = max(1, self.data.shuffle_buffer // self.world)
@@ -64,13 +64,9 @@ class PackStream(IterableDataset):
                 yield some
                 some = list(islice(left, size))
 
-    def _packs(self, number: int, rows: list[Row]) -> list[Pack]:
+    def _items(self, number: int, rows: list[Row]) -> list[Example | Pack]:
         rng = np.random.default_rng([self.seed, self.rank, number])
         mixed = [rows[i] for i in rng.permutation(len(rows))]
-        encoded = (encode_row(row, self.processor) for row in prepared(mixed, self.data))
-        examples = [example for example in encoded if example["length"] <= self.data.longest]
-        if self.packing:
-            packs = pack(examples, self.packing.tokens, self.packing.share_prefixes)
-        else:
-            packs = [[Group((example,), 0)] for example in examples]
-        return [packs[i] for i in rng.permutation(len(packs))]
+        examples = encode_rows(prepared(mixed, self.data), self.processor, self.data.longest)
+        items = packed(examples, self.packing)
+        return [items[i] for i in rng.permutation(len(items))]

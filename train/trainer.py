@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,15 +11,17 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch.utils.data import DataLoader
-from transformers import Trainer, TrainingArguments
+from transformers import Trainer
 
 from mllm.train.collator import META, BatchMeta
 from mllm.train.config import TrainConfig
 from mllm.train.counts import Counts
 from mllm.train.faults import failed_save, not_a_number
+from mllm.train.ledger import CostLedger
 from mllm.train.record import RunRecord
 from mllm.train.streaming import PackStream
 from mllm.train.tuned_model import PROJECTOR_FILE, inner_model, part_of
+from mllm.train.watching import enrich
 
 PARTS = ("language_model", "projector", "tower")
 
@@ -30,21 +31,20 @@ class MusicTrainer(Trainer):
 
     Args:
         config: the run.
-        counts: is kept up to date with what was learned from.
+        ledger: its counts are kept up to date with what was learned from.
         record: writes what stands beside the weights.
-        enrich: adds to the numbers that are logged, before any tracker sees them.
     """
 
     def __init__(
         self,
         *args: Any,
         config: TrainConfig,
-        counts: Counts,
+        ledger: CostLedger,
         record: RunRecord,
-        enrich: Callable[[dict[str, Any]], dict[str, Any]] = lambda logs: logs,
         **kwargs: Any,
     ):
-        self.config, self.counts, self.record, self.enrich = config, counts, record, enrich
+        self.config, self.ledger, self.record = config, ledger, record
+        self.counts = ledger.counts
         self._checked = Counts()  # of an evaluation
         self._rows: list[str] = []  # of the step under way
         self.position: tuple[int, int] | None = None  # in the stream, behind the last batch
@@ -149,19 +149,12 @@ class MusicTrainer(Trainer):
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """As in the Trainer, with more to tell."""
-        super().log(self.enrich(logs), start_time)
+        super().log(enrich(logs, self.counts, self.ledger, self._checked), start_time)
 
     def evaluation_loop(self, *args: Any, **kwargs: Any) -> Any:
-        """As in the Trainer; the loss is a mean over tokens, not over batches, and stands beside that of each task."""
+        """As in the Trainer, counted anew; `log` makes losses of the counts."""
         self._checked = Counts()
-        output = super().evaluation_loop(*args, **kwargs)
-        prefix = kwargs.get("metric_key_prefix", "eval")
-        tasks = _summed(self._checked.take_tasks(), self.args)
-        total, tokens = (sum(pair[i] for pair in tasks.values()) for i in (0, 1))
-        if tokens:
-            output.metrics[f"{prefix}_loss"] = total / tokens
-        output.metrics.update({f"{prefix}_loss_task/{name}": a / b for name, (a, b) in sorted(tasks.items()) if b})
-        return output
+        return super().evaluation_loop(*args, **kwargs)
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
         folder = Path(output_dir or self.args.output_dir or ".")
@@ -193,18 +186,3 @@ class MusicTrainer(Trainer):
             inner_model(self.model).model.projector.load_state_dict(load_file(file))
         else:
             super()._load_from_checkpoint(resume_from_checkpoint, model)
-
-
-def _summed(tasks: dict[str, Any], args: TrainingArguments) -> dict[str, tuple[float, int]]:
-    """Losses by task over all processes."""
-    mine = {name: (loss.total, loss.tokens) for name, loss in tasks.items()}
-    if args.world_size == 1:
-        return mine
-    everyones: list[Any] = [None] * args.world_size
-    torch.distributed.all_gather_object(everyones, mine)
-    out: dict[str, tuple[float, int]] = {}
-    for one in everyones:
-        for name, (total, tokens) in one.items():
-            before = out.get(name, (0.0, 0))
-            out[name] = (before[0] + total, before[1] + tokens)
-    return out

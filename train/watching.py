@@ -26,7 +26,8 @@ from mllm.errors import MllmError
 from mllm.processing import read_conversation
 from mllm.train.counts import Counts
 from mllm.train.ledger import CostLedger
-from mllm.train.report import METRICS, SAMPLES, read_lines, write_whole
+from mllm.train.report import METRICS, SAMPLES, read_lines
+from mllm.whole_files import write_whole
 
 SUMMARY = "train_runtime"  # the Trainer logs it once, at the end of `train`
 
@@ -45,28 +46,31 @@ def enrich(logs: dict[str, Any], counts: Counts, ledger: CostLedger, evaluated: 
         logs: what the Trainer logs.
         counts: of this process, of training steps alone.
         ledger: over `counts`.
-        evaluated: of evaluation steps, if they are counted; gives `eval_loss_task/NAME`. One object for both would mix
-            validation into the training losses: choose by `model.training`.
+        evaluated: of evaluation steps, if they are counted; gives `eval_loss_task/NAME`, and `eval_loss` as the mean
+            over tokens, where the Trainer's is one over batches. One object for both would mix validation into the
+            training losses: choose by `model.training`.
     """
     if any(key.startswith("eval_") for key in logs):
-        if evaluated is not None:
-            logs |= _task_losses("eval_loss_task/", evaluated, ledger)
+        if evaluated is not None and (sums := _task_sums(evaluated, ledger)):
+            tasks = {f"eval_loss_task/{name}": total / tokens for name, (total, tokens) in sums.items()}
+            total, tokens = (sum(column) for column in zip(*sums.values(), strict=True))
+            logs |= {"eval_loss": total / tokens} | tasks
         return logs
-    logs |= _task_losses("loss_task/", counts, ledger)
+    logs |= {f"loss_task/{name}": total / tokens for name, (total, tokens) in _task_sums(counts, ledger).items()}
     if "loss" in logs and (speed := ledger.speed()) is not None:
         logs["tokens_a_second"] = speed
     return logs
 
 
-def _task_losses(prefix: str, counts: Counts, ledger: CostLedger) -> dict[str, float]:
+def _task_sums(counts: Counts, ledger: CostLedger) -> dict[str, tuple[float, int]]:
+    """Losses by task since they were last taken, summed over all processes: nats and tokens, sorted by name."""
     own = {name: (task.total, task.tokens) for name, task in counts.take_tasks().items()}
-    sums: dict[str, list[float]] = {}
+    sums: dict[str, tuple[float, int]] = {}
     for record in ledger.gather(own):
         for name, (total, tokens) in record["tasks"].items():
-            task = sums.setdefault(name, [0.0, 0])
-            task[0] += float(total)
-            task[1] += int(tokens)
-    return {f"{prefix}{name}": total / tokens for name, (total, tokens) in sorted(sums.items()) if tokens}
+            before = sums.get(name, (0.0, 0))
+            sums[name] = (before[0] + total, before[1] + tokens)
+    return {name: pair for name, pair in sorted(sums.items()) if pair[1]}
 
 
 def replace_progress(trainer: Any, console: Console | None = None) -> None:
@@ -88,6 +92,7 @@ class RichProgress(TrainerCallback):
         self.numbers, self.first, self.began = "", 0, 0.0
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Draw the bar, or say where a run goes on."""
         if not state.is_world_process_zero:
             return
         console = self.console = self.console or Console(stderr=True)
@@ -111,6 +116,7 @@ class RichProgress(TrainerCallback):
             self._print(f"resumed at step {self.first} of {state.max_steps}")
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Move the bar."""
         if self.progress:
             numbers = "  ".join(filter(None, [self.numbers, self._time_left(state)]))
             self.progress.update(self.training, completed=state.global_step, numbers=numbers)
@@ -118,11 +124,13 @@ class RichProgress(TrainerCallback):
     def on_prediction_step(
         self, args: Any, state: Any, control: Any, eval_dataloader: Any = None, **kwargs: Any
     ) -> None:
+        """Move the bar of an evaluation."""
         if self.progress:
             total = len(eval_dataloader) if hasattr(eval_dataloader, "__len__") else None
             self.progress.update(self.checking, total=total, visible=True, advance=1)
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
+        """Show the newest numbers."""
         if not state.is_world_process_zero or self.console is None or not logs:
             return
         if "loss" in logs:
@@ -133,10 +141,12 @@ class RichProgress(TrainerCallback):
             self._print(f"step {state.global_step}/{state.max_steps}  {describe_logs(logs)}")
 
     def on_evaluate(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Take the evaluation's bar away."""
         if self.progress:
             self.progress.reset(self.checking, visible=False)
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Take the bar down."""
         if self.progress:
             self.progress.stop()
             atexit.unregister(self.progress.stop)
@@ -179,6 +189,7 @@ class LocalTracker(TrainerCallback):
         self.began = 0.0
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Begin the file, or drop what a run that goes on will write again."""
         if not state.is_world_process_zero:
             return
         self.file = Path(args.output_dir) / METRICS
@@ -186,6 +197,7 @@ class LocalTracker(TrainerCallback):
         self.began = time.monotonic() - (kept[-1].get("seconds", 0) if kept else 0)
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
+        """Append a line."""
         if self.file is None or not logs:
             return
         told = {key: value for key, value in logs.items() if isinstance(value, bool | int | float | str)}
@@ -238,6 +250,7 @@ class SampleAnswers(TrainerCallback):
         self.last_step = -1
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Begin the file, or drop what a run that goes on will write again."""
         file, step = Path(args.output_dir) / SAMPLES, state.global_step
         # where an ended run is started again nothing is left to ask; every process has to see that
         self.last_step = step if step and any(line["step"] == step for line in read_lines(file)) else -1
@@ -245,15 +258,18 @@ class SampleAnswers(TrainerCallback):
             drop_after(file, step)
 
     def on_step_end(self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any) -> None:
+        """Sample at the steps that were asked for, and at the last."""
         # the last step here and not in on_train_end, where TensorBoard's writer is closed already
         if state.global_step >= state.max_steps or (self.every and state.global_step % self.every == 0):
             self.sample(args, state, model)
 
     def on_evaluate(self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any) -> None:
+        """Sample beside the evaluation, unless steps were asked for."""
         if not self.every:
             self.sample(args, state, model)
 
     def on_train_end(self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any) -> None:
+        """Sample where the run stopped early."""
         self.sample(args, state, model)
 
     def sample(self, args: Any, state: Any, model: Any) -> None:

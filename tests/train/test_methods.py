@@ -84,8 +84,9 @@ def test_each_method_trains_saves_and_says_what_it_cost(settings, tmp_path, meth
     assert load(str(run)).ask(clip, "How fast?", max_new_tokens=2).audio_tokens > 0
 
 
-def test_answers_and_task_losses_of_the_validation_rows_are_kept(settings, tmp_path):
-    training = settings["training"] | {"eval_strategy": "steps", "eval_steps": 2}
+@pytest.mark.parametrize("bf16", [False, True])
+def test_answers_and_task_losses_of_the_validation_rows_are_kept(settings, tmp_path, bf16):
+    training = settings["training"] | {"eval_strategy": "steps", "eval_steps": 2, "bf16": bf16}
     train(TrainConfig(**{**settings, "training": training}, samples={"rows": 2, "max_new_tokens": 2}), tmp_path)
     metrics = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     checked = [entry for entry in metrics if "eval_loss" in entry]
