@@ -36,6 +36,7 @@ def assemble(
     text: str = "smollm2-135m-instruct",
     dtype: torch.dtype = torch.float32,
     quantization: Any = None,
+    attention: str | None = None,
     **projector: Any,
 ) -> tuple[MusicLMForConditionalGeneration, MusicLMProcessor]:
     """Put a model together from pretrained parts; its projector is new and must be trained.
@@ -46,13 +47,18 @@ def assemble(
         dtype: of language model and projector. A tower given by name is loaded in bfloat16: twice as fast, and its
             features keep a correlation above 0.999 with those of float32 (LOG.md).
         quantization: a quantization config of transformers for the language model (BitsAndBytesConfig), or None.
+        attention: `attn_implementation` of the language model; None: what transformers chooses.
         projector: fields of `MusicLMConfig` about projector and tokens.
     """
     audio_tower = load_tower(tower, dtype=torch.bfloat16) if isinstance(tower, str) else tower
     folder = text_model_folder(text)
     tokenizer = AutoTokenizer.from_pretrained(folder)
     language = AutoModelForCausalLM.from_pretrained(
-        folder, dtype=dtype, use_safetensors=True, quantization_config=quantization
+        folder,
+        dtype=dtype,
+        use_safetensors=True,
+        quantization_config=quantization,
+        attn_implementation=attention,
     )
     config = MusicLMConfig(audio_config=audio_tower.config, text_config=language.config, **projector)
     if config.projector_type != "resampler":

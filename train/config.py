@@ -29,6 +29,9 @@ class ModelConfig(Settings):
     """Safetensors of a projector trained before: by the warm-up, or by a run with `method: projector`."""
     adapter: str | None = None
     """Trained adapter to go on from: `mini`, or the folder of an earlier run."""
+    attention: Literal["sdpa", "eager", "flash_attention_2"] = "sdpa"
+    """Kernel of the language model's attention. With flash_attention_2 (GPU, package flash-attn) packs become one row
+    without a mask, and share no prefixes."""
     quantization: Literal["none", "nf4", "int8"] = "none"
     """Of the frozen language model, with bitsandbytes: QLoRA (Dettmers et al. 2023). Not with `method: full`."""
 
@@ -134,6 +137,8 @@ class TrainConfig(Settings):
     """Logits only where something is learned; false makes them everywhere, as other trainers do."""
     compile_layers: bool = False
     """torch.compile each decoder layer: 40 s once, then about 1.5x the speed on two cores."""
+    liger: bool = False
+    """Liger's fused kernels in the decoder's layers (GPU, package liger-kernel)."""
     warmup: WarmupConfig = WarmupConfig()
     samples: SampleSettings = SampleSettings()
     training: dict[str, Any] = {}

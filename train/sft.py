@@ -10,20 +10,24 @@ first. `mllm ask --model DIR` loads the result; `provenance.json` beside it says
 
 from __future__ import annotations
 
+import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate import PartialState
 from transformers import TrainingArguments, set_seed
+from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 
 from mllm.chat import MusicLM
 from mllm.provenance import read_provenance
 from mllm.rows import Row, iter_rows
 from mllm.train.collator import Collator, sliding_window
-from mllm.train.config import ConfigError, TrainConfig, cache_folder
+from mllm.train.config import ConfigError, DataConfig, PackingSettings, TrainConfig, cache_folder
 from mllm.train.counts import Counts
 from mllm.train.dataset import InstructionDataset, audios_of, describe_packing, prepared
 from mllm.train.faults import Stop, TrainingError, clear_partial_checkpoints, last_whole_checkpoint, step_of
@@ -59,7 +63,9 @@ DEFAULTS: dict[str, Any] = {
 
 def arguments_of(config: TrainConfig, output_dir: Path) -> TrainingArguments:
     """TrainingArguments of the config over our defaults. Raises ConfigError for what it does not know."""
-    unpacked = {} if config.packing or config.data.streaming else {"train_sampling_strategy": "group_by_length"}
+    alone = int(os.environ.get("WORLD_SIZE", 1)) == 1
+    strategy = "group_by_length" if alone else "batch_rebalance"  # over processes: the same work for each
+    unpacked = {} if config.packing or config.data.streaming else {"train_sampling_strategy": strategy}
     try:
         return TrainingArguments(
             output_dir=str(output_dir),
@@ -84,22 +90,26 @@ def train(config: TrainConfig, output_dir: str | Path) -> dict[str, Any]:
     if arguments.should_save:
         clear_partial_checkpoints(output_dir)
     last = last_whole_checkpoint(output_dir)
-    model, processor = build_model(config, arguments.bf16)
+    with _unsharded(arguments):
+        model, processor = build_model(config, arguments.bf16)
     base = inner_model(model)
     cache = _cache(config, base.model.audio_tower, processor)
+    flat = "flash" in config.model.attention
+    packing = config.packing
+    if packing and flat:  # no mask says who sees a prefix
+        packing = packing.model_copy(update={"share_prefixes": False})
     learn: InstructionDataset | PackStream
     if config.data.streaming:
         learn = PackStream(
-            config.data, processor, config.packing, arguments.seed, arguments.process_index, arguments.world_size
+            config.data, processor, packing, arguments.seed, arguments.process_index, arguments.world_size
         )
         arguments.ignore_data_skip = True
     else:
-        learn = _dataset(config, processor, cache, config.data.train_split, config.data.limit)
+        learn = _dataset(config.data, packing, processor, cache, config.data.train_split, config.data.limit)
     check = None
     if arguments.eval_strategy != "no":
         split = config.data.validation_split
-        check = _dataset(config, processor, cache, split, config.data.validation_limit)
-    flat = "flash" in str(base.config.text_config._attn_implementation)
+        check = _dataset(config.data, packing, processor, cache, split, config.data.validation_limit)
     ledger = CostLedger(Counts(), model)
     ledger.restore(read_provenance(Path(last)).get("cost", {}) if last else {})
     record = RunRecord(config, base.config, processor, _describe(learn, config), ledger.cost)
@@ -138,6 +148,16 @@ def train(config: TrainConfig, output_dir: str | Path) -> dict[str, Any]:
     return metrics
 
 
+@contextmanager
+def _unsharded(arguments: TrainingArguments) -> Iterator[None]:
+    """ZeRO-3 would shard every part while it is made; ours are put together first, and the Trainer shards the whole."""
+    if plugin := arguments.deepspeed_plugin:
+        unset_hf_deepspeed_config()
+    yield
+    if plugin:
+        plugin.set_deepspeed_weakref()
+
+
 def _answerer(trainer: MusicTrainer, processor: Any, max_new_tokens: int) -> Callable[[Row], str]:
     """What answers the last user turn of a row, as the model is at that moment."""
 
@@ -159,17 +179,20 @@ def _cache(config: TrainConfig, tower: Any, processor: Any) -> FeatureCache | No
 
 
 def _dataset(
-    config: TrainConfig,
+    data: DataConfig,
+    packing: PackingSettings | None,
     processor: Any,
     cache: FeatureCache | None,
     split: str,
     limit: int | None,
 ) -> InstructionDataset:
     """Rows of a split with the features of all their audios in the cache."""
-    rows = list(prepared(islice(iter_rows(config.data.path, split), limit), config.data))
+    rows = list(prepared(islice(iter_rows(data.path, split), limit), data))
     if cache:
-        cache.fill(audios_of(rows))
-    return InstructionDataset(rows, processor, config.data.longest, config.packing)
+        everyone = PartialState()
+        cache.fill(audios_of(rows), rank=everyone.process_index, world=everyone.num_processes)
+        everyone.wait_for_everyone()
+    return InstructionDataset(rows, processor, data.longest, packing)
 
 
 def _describe(learn: InstructionDataset | PackStream, config: TrainConfig) -> dict[str, Any]:

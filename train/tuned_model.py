@@ -44,13 +44,19 @@ def build_model(config: TrainConfig, bf16: bool = True) -> tuple[PreTrainedModel
     """
     full = config.method == "full"
     dtype = torch.bfloat16 if bf16 and not full else torch.float32
-    model, processor = assemble(
-        config.model.audio_tower,
-        config.model.language_model,
-        dtype,
-        quantization=QUANTIZATIONS[config.model.quantization](),
-        **config.model.projector,
-    )
+    try:
+        model, processor = assemble(
+            config.model.audio_tower,
+            config.model.language_model,
+            dtype,
+            quantization=QUANTIZATIONS[config.model.quantization](),
+            attention=config.model.attention,
+            **config.model.projector,
+        )
+    except ImportError as error:  # a kernel or a quantization that is not installed
+        raise ConfigError(f"model: {' '.join(str(error).split())}") from error
+    if config.liger:
+        _apply_liger(model.get_decoder())
     model.model.projector.float()
     _load_projector(model, config.model.projector_weights)
     model.requires_grad_(full)
@@ -106,6 +112,27 @@ def adapter_file(name: str) -> Path:
     if not file.is_file():
         raise ConfigError(f"model.adapter: {name} holds no adapter_model.safetensors; give `mini` or a run's folder")
     return file
+
+
+def _apply_liger(decoder: PreTrainedModel) -> None:
+    """Liger's kernels in the decoder alone: logits are made where something is supervised, which its own loss is not.
+
+    Untested: needs a GPU, and none has run it yet.
+    """
+    if not torch.cuda.is_available():
+        raise ConfigError("liger: its kernels run on a GPU and there is none here; leave it out")
+    try:
+        from liger_kernel.transformers.monkey_patch import (
+            MODEL_TYPE_TO_APPLY_LIGER_FN,
+            _apply_liger_kernel_to_instance,
+        )
+    except ImportError as error:
+        raise ConfigError("liger: not installed; `pip install liger-kernel`, or leave it out") from error
+    kind = decoder.config.model_type
+    if kind not in MODEL_TYPE_TO_APPLY_LIGER_FN:  # it would do nothing, and say so to nobody
+        known = ", ".join(sorted(MODEL_TYPE_TO_APPLY_LIGER_FN))
+        raise ConfigError(f"liger: has no kernels for {kind}; it knows {known}")
+    _apply_liger_kernel_to_instance(decoder, cross_entropy=False, fused_linear_cross_entropy=False)
 
 
 def _matches(module: torch.nn.Module, mark: str) -> bool:

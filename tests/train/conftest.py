@@ -5,8 +5,10 @@ from __future__ import annotations
 import io
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
+from click_rows import click_settings
 from feature_clips import write_clips
 from rich.console import Console
 from small_run import run
@@ -22,3 +24,9 @@ def whole(tmp_path_factory) -> SimpleNamespace:
 @pytest.fixture
 def clips(tmp_path) -> list[Path]:
     return write_clips(tmp_path / "clips", 6)
+
+
+@pytest.fixture(scope="package")
+def settings(tmp_path_factory) -> dict[str, Any]:
+    """Fields of a TrainConfig of a tiny model that learns in seconds; see `click_rows`."""
+    return click_settings(tmp_path_factory.mktemp("clicks"))

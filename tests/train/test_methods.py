@@ -9,14 +9,13 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
 
 import pytest
-import soundfile
 import torch
 import yaml
+from click_rows import losses
 from safetensors.torch import load_file
-from tiny import clicks, save_tiny_text_model
+from transformers.models.llama.modeling_llama import LlamaMLP
 
 from mllm import load
 from mllm.train.config import ConfigError, TrainConfig
@@ -24,47 +23,6 @@ from mllm.train.faults import TrainingError, last_whole_checkpoint
 from mllm.train.sft import train
 
 ROOT = Path(__file__).parents[2]
-QUESTIONS = ("How fast?", "And what tempo is it, really?")
-
-
-@pytest.fixture(scope="module")
-def settings(tmp_path_factory) -> dict[str, Any]:
-    folder = tmp_path_factory.mktemp("methods")
-    rows = []
-    for i in range(12):
-        bpm = (60, 90, 120)[i % 3]
-        soundfile.write(folder / f"{i}.wav", clicks(bpm, 3.0 + i % 2), 22050)
-        for number, question in enumerate(QUESTIONS):
-            parts = [{"type": "audio", "audio": f"{i}.wav"}, {"type": "text", "text": question}]
-            talk = [{"role": "user", "content": parts}, {"role": "assistant", "content": f"{bpm}"}]
-            rows.append(
-                {"id": f"{i}-{number}", "messages": talk, "task": "tempo", "split": ("validation", "train")[i > 2]}
-            )
-    (folder / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)))
-    return {
-        "model": {
-            "audio_tower": "tempogram",
-            "language_model": save_tiny_text_model(folder / "text"),
-            "projector": {"projector_hidden_size": 64, "projector_layers": 1, "projector_dropout": 0.0},
-        },
-        "lora": {"rank": 2, "alpha": 4, "dropout": 0.0},
-        "data": {"path": str(folder / "rows.jsonl"), "feature_cache": str(folder / "features")},
-        "packing": {"tokens": 120},
-        "training": {
-            "max_steps": 4,
-            "save_steps": 2,
-            "logging_steps": 1,
-            "bf16": False,
-            "per_device_train_batch_size": 2,
-            "warmup_steps": 0,
-            "dataloader_num_workers": 0,
-        },
-    }
-
-
-def losses(run: Path) -> list[float]:
-    lines = (run / "metrics.jsonl").read_text().splitlines()
-    return [entry["loss"] for entry in map(json.loads, lines) if "loss" in entry]
 
 
 @pytest.mark.parametrize("method", ["lora", "dora", "full", "projector"])
@@ -82,6 +40,22 @@ def test_each_method_trains_saves_and_says_what_it_cost(settings, tmp_path, meth
         return
     clip = Path(settings["data"]["path"]).parent / "0.wav"
     assert load(str(run)).ask(clip, "How fast?", max_new_tokens=2).audio_tokens > 0
+
+
+@pytest.mark.parametrize("method", ["lora", "full"])
+def test_gradient_checkpointing_computes_again_and_changes_nothing(settings, tmp_path, monkeypatch, method):
+    forward, calls = LlamaMLP.forward, {False: 0, True: 0}
+
+    def counted(self, *args):
+        calls[on] += 1
+        return forward(self, *args)
+
+    monkeypatch.setattr(LlamaMLP, "forward", counted)
+    for on in calls:
+        training = settings["training"] | {"gradient_checkpointing": on}
+        train(TrainConfig(**settings | {"training": training}, method=method), tmp_path / str(on))
+    assert calls[True] == 2 * calls[False]
+    assert losses(tmp_path / "True") == pytest.approx(losses(tmp_path / "False"), abs=1e-5)
 
 
 @pytest.mark.parametrize("bf16", [False, True])
@@ -174,6 +148,23 @@ def test_a_quantized_language_model_is_adapted(settings, tmp_path, kind):
 def test_a_tower_that_cannot_learn_is_refused(settings, tmp_path):
     with pytest.raises(ConfigError, match="matches nothing in this tower"):
         train(TrainConfig(**settings, learning_rates={"tower": 1e-4}), tmp_path)
+
+
+def test_kernels_of_attention_agree(settings, tmp_path):
+    for kernel in ("sdpa", "eager"):
+        train(TrainConfig(**settings | {"model": settings["model"] | {"attention": kernel}}), tmp_path / kernel)
+    assert losses(tmp_path / "eager") == pytest.approx(losses(tmp_path / "sdpa"), abs=1e-4)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
+@pytest.mark.parametrize(
+    ("changed", "words"),
+    [({"liger": True}, "liger: its kernels run on a GPU"), ({"model": {"attention": "flash_attention_2"}}, "flash")],
+)
+def test_what_needs_a_gpu_says_so(settings, tmp_path, changed, words):
+    changed = {name: settings["model"] | value if name == "model" else value for name, value in changed.items()}
+    with pytest.raises(ConfigError, match=words):
+        train(TrainConfig(**settings | changed), tmp_path)
 
 
 def test_projector_weights_are_the_only_ones_that_change(settings, tmp_path):
