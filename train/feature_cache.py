@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -83,6 +84,8 @@ class FeatureCache:
         self._room = Room(root, limit_bytes(limit_gib))
         self._stored: FeatureFiles | None = None
         self._files: dict[str, tuple[tuple[int, int, int], Path]] = {}  # recording -> its version, its features' file
+        self.seconds = 0.0
+        """What `fill` took for encoding, in this process."""
         self._needed: set[str] = set()  # files of every `fill`: this run will come back to them
 
     def file(self, audio: str | Path) -> Path:
@@ -167,7 +170,9 @@ class FeatureCache:
         self._needed |= {str(file) for file in files}
         # not every world-th of the missing ones: another rank may see fewer missing, and both would leave some out
         share = set(list(files)[rank::world])
+        began = time.monotonic()
         count = self._encode_missing(files, share, batch_size, broken, progress and rank == 0) if files else 0
+        self.seconds += time.monotonic() - began
         _refuse_broken(broken, len({str(audio) for audio in audios}))
         return count
 

@@ -123,6 +123,8 @@ class CostLedger(TrainerCallback):
         self._began = self._ended = self._step_ended = None  # type: float | None
         self._gap_is_aside, self._aside, self._mark = False, 0.0, (0.0, 0.0)
         self._records: list[dict[str, Any]] = []
+        self.encoding_seconds = 0.0
+        """What the tower took before the run, for features that were not in the cache."""
 
     def restore(self, cost: dict[str, Any]) -> None:
         """Count on from `cost`, which an earlier checkpoint's `provenance.json` holds. Call it on every process."""
@@ -231,6 +233,7 @@ class CostLedger(TrainerCallback):
             "steps": self.steps,
             "seconds": round(seconds, 3),
             "seconds_evaluating_and_saving": round(aside, 3),
+            "seconds_encoding_before": round(before.get("seconds_encoding_before", 0) + self.encoding_seconds, 3),
             **{name: round(total, 3) for name, total in totals.items()},
             "padding_share": round(totals["padding"] / places, 4) if places else 0.0,
             "rows_a_second": round(totals["rows"] / active, 3) if active > 0 else None,

@@ -111,6 +111,7 @@ def train(config: TrainConfig, output_dir: str | Path) -> dict[str, Any]:
         split = config.data.validation_split
         check = _dataset(config.data, packing, processor, cache, split, config.data.validation_limit)
     ledger = CostLedger(Counts(), model)
+    ledger.encoding_seconds = cache.seconds if cache else 0.0
     ledger.restore(read_provenance(Path(last)).get("cost", {}) if last else {})
     record = RunRecord(config, base.config, processor, _describe(learn, config), ledger.cost)
     trainer = MusicTrainer(
