@@ -1,13 +1,14 @@
 """From a recipe of a public set to its items: tables, the Hugging Face hub, mirdata, folders of scores.
 
-Everything is streamed. What one row lacks or breaks is counted in `skipped` and passed over; what makes the whole set
-unusable (no folder, no file, no index) is a DataError that says what to download and where to put it.
+Everything is streamed. What one row lacks or breaks is counted in `skipped` and passed over. What makes the whole set
+unusable is a DataError: that it is not here (Absent, which says what to download and where to put it), or that the
+recipe does not fit it (a pattern without a file, a column that no row has, a split that nobody knows).
 
 Recipe.fields (adapters_fields.py) names, for an attribute of Item or a fact, where it stands in the source. Besides
 those, `question` and `answer`, or `conversations` (a list of turns, LLaVA's from/value or OpenAI's role/content),
 become Item.messages. Recipe.options of the loaders here:
 
-    files       pattern or list of patterns under the root, or a mapping of split -> pattern
+    files       pattern or list of patterns under the root, or a mapping of split -> pattern; each must match a file
     separator   of csv and tsv (default: by the ending)
     quotes      whether cells may be in quotation marks (default: not where tabs separate)
     columns     names of the columns where the file's own do not do; the last may end in `*`: all further cells
@@ -28,9 +29,14 @@ from dataclasses import fields as attributes_of
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from mllm.data_recipes.adapters_fields import Missing, Place, Skip, key_name, parse_field, reach
-from mllm.data_recipes.adapters_sources import Row, Source, hub, listed, mirdata_tracks, score_folder, table
-from mllm.data_recipes.config import SPLITS, Recipe
+from mllm.data_recipes.adapters_columns import ColumnCheck, needed_columns
+from mllm.data_recipes.adapters_embedded import embedded_audio
+from mllm.data_recipes.adapters_facts import WRONG, shaped, text_of
+from mllm.data_recipes.adapters_fields import Missing, Place, Skip, parse_field, reach
+from mllm.data_recipes.adapters_mirdata import mirdata_tracks
+from mllm.data_recipes.adapters_sources import Row, Source, hub, listed, score_folder, table
+from mllm.data_recipes.adapters_splits import SplitReader
+from mllm.data_recipes.config import Recipe
 from mllm.data_recipes.licences import PER_TRACK, DataError, normalise, refuse_forbidden
 from mllm.data_recipes.row import Item, Message, Turn, messages
 
@@ -46,55 +52,6 @@ _TALK = ("question", "answer", "conversations")
 _ATTRIBUTES = {f.name for f in attributes_of(Item)} - {"facts", "messages", "split"}
 _ROLES = {"human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant"}
 _PLACEHOLDER = re.compile(r"<(?:audio|music|image|sound|speech)>\s*", re.IGNORECASE)
-_SPLIT_NAMES = {"valid": "validation", "val": "validation", "dev": "validation", "eval": "test", "training": "train"}
-
-
-def _words(value: Any) -> list[str]:
-    return [str(v).strip() for v in listed(value) if str(v).strip()]
-
-
-def _moment(value: Any) -> float:
-    if not 0 <= float(value) < 1e6:
-        raise ValueError("not a time")
-    return float(value)
-
-
-def _positive(value: Any) -> float:
-    if not 0 < float(value) < 1e6:
-        raise ValueError("not positive")
-    return float(value)
-
-
-def _affect(value: Any) -> float:
-    if not -1 <= float(value) <= 1:
-        raise ValueError("not in -1..1")
-    return float(value)
-
-
-def _pitch(value: Any) -> int:
-    if not 0 <= int(value) <= 127:
-        raise ValueError("not a MIDI number")
-    return int(value)
-
-
-_SHAPES: dict[str, Callable[[Any], Any]] = {
-    "start": _moment,
-    "end": _moment,
-    "instruments": _words,
-    "tags": _words,
-    "mood": _words,
-    "key": key_name,
-    "tempo": _positive,
-    "seconds": _positive,
-    "valence": _affect,
-    "arousal": _affect,
-    "pitch": _pitch,
-    "caption": lambda v: " ".join(str(v).split()),
-    "genre": lambda v: str(v).strip(),
-    "title": lambda v: str(v).strip(),
-    "composer": lambda v: str(v).strip(),
-}
-"""Fact -> what makes a value of the source one of FACTS (row.py), or raises ValueError."""
 
 
 class _Maker:
@@ -104,9 +61,13 @@ class _Maker:
         recipe = source.recipe
         self.source = source
         self.fields = {name: parse_field(text) for name, text in recipe.fields.items()}
-        self.split_field = parse_field(recipe.split.column) if recipe.split.column else None
+        self.splits = SplitReader(recipe)
         self.keep = {c: re.compile(p) for c, p in recipe.options.get("keep", {}).items()}
         self.place = Place(source.file, recipe.options.get("names", {}))
+
+    def columns(self) -> ColumnCheck:
+        """What looks whether the source has the columns that are named."""
+        return ColumnCheck(self.source.recipe.name, needed_columns(self.fields, self.splits.field, self.keep))
 
     def item(self, row: Row) -> Item:
         """The item of a row. Raises Skip."""
@@ -116,8 +77,7 @@ class _Maker:
         values: dict[str, Any] = {}
         for name, entry in self.fields.items():
             try:
-                value = entry.of(row, self.place)
-                values[name] = _SHAPES[name](value) if name in _SHAPES else value
+                values[name] = shaped(name, entry.of(row, self.place))
             except Missing as why:
                 if not entry.optional:
                     raise Skip(f"missing field {name}" if "file" not in str(why) else str(why)) from None
@@ -125,26 +85,31 @@ class _Maker:
                 if not entry.optional:
                     raise
                 self.source.skipped[f"{why}, left out"] += 1
-            except (ValueError, TypeError, KeyError, IndexError, OverflowError):
+            except WRONG:
                 if not entry.optional:
                     raise Skip(f"unusable field {name}") from None
+                self.source.skipped[f"unusable field {name}, left out"] += 1
         return self._made(values, row)
 
     def _made(self, values: dict[str, Any], row: Row) -> Item:
         own = {k: values[k] for k in _ATTRIBUTES if k in values}
-        item = Item(id=str(own.get("id", _of(row, "_id"))), licence=self._licence(own))
+        item = Item(id=str(own.get("id", row.get("_id", ""))), licence=self._licence(own))
         item.url = str(own.get("url", self.source.recipe.url))
         item.work = str(own.get("work", item.id))
-        item.split = self._split(row)
+        item.split = self.splits.of(row, self.place)
         item.start, item.end = (float(own.get(k, 0.0)) for k in ("start", "end"))
+        if item.end and item.end <= item.start:
+            raise Skip("end is not after start")
         if "audio" in own:
             try:
-                item.audio = self._audio(own["audio"], item.id)
+                item.audio = self._audio(own["audio"])
             except Missing:
                 if not self.fields["audio"].optional:
                     raise
         item.score = str(own.get("score", ""))
         item.facts = {k: v for k, v in values.items() if k not in _ATTRIBUTES and k not in _TALK}
+        if item.audio and isinstance(item.facts.get("notes"), int):
+            raise Skip("unusable field notes")  # a count says nothing of an excerpt
         item.messages = _talk(values, item)
         try:
             refuse_forbidden(f"{item.id} | {item.url} | {item.facts.get('origin', '')}", "row")
@@ -162,44 +127,18 @@ class _Maker:
         except DataError:
             raise Skip("unknown licence") from None
 
-    def _split(self, row: Row) -> str:
-        rule = self.source.recipe.split
-        if self.split_field is None:
-            return _SPLIT_NAMES.get(_of(row, "_split"), _of(row, "_split"))
+    def _audio(self, value: Any) -> str:
+        """Address of a recording: everything downstream opens it by one, also one that lies inside the table."""
+        if isinstance(value, Mapping):
+            if value.get("bytes"):
+                return str(embedded_audio(value))
+            value = value.get("path")
+            if not value:
+                raise Missing("missing field audio")
         try:
-            theirs = str(self.split_field.of(row, self.place))
-        except (Skip, ValueError, TypeError):
-            return ""
-        ours = rule.values.get(theirs, rule.values.get("*", ""))
-        if not rule.values:
-            ours = _SPLIT_NAMES.get(theirs.lower(), theirs.lower())
-        if ours == "skip":
-            raise Skip(f"split {theirs} left out")
-        return ours if ours in SPLITS else ""
-
-    def _audio(self, value: Any, id: str) -> str:
-        if not isinstance(value, Mapping):
-            return self.source.address(str(value))
-        data, name = value.get("bytes"), str(value.get("path") or "")
-        if not data:
-            return self.source.address(name)
-        # Audio inside a table is written out once, because everything downstream opens recordings by address.
-        if not self.source.local:
-            raise Skip("audio inside a table needs a folder on this machine")
-        stem = "".join(c if c.isalnum() or c in "-_" else "_" for c in id)[:100]
-        suffix = Path(name).suffix if re.fullmatch(r"\.\w{1,5}", Path(name).suffix) else ".audio"
-        path = Path(self.source.base) / "audio" / f"{stem}{suffix}"
-        if not path.is_file() or path.stat().st_size != len(data):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            part = path.with_name(path.name + ".part")
-            part.write_bytes(data)
-            part.replace(path)
-        return str(path)
-
-
-def _of(row: Row, name: str) -> str:
-    value = row.get(name) if isinstance(row, Mapping) else getattr(row, name, None)
-    return "" if value is None else str(value)
+            return self.source.address(text_of(value))
+        except ValueError:
+            raise Skip("unusable field audio") from None
 
 
 def _talk(values: Mapping[str, Any], item: Item) -> list[Message]:
@@ -221,7 +160,9 @@ def _talk(values: Mapping[str, Any], item: Item) -> list[Message]:
         if not turns or len(said) % 2:
             raise Skip("malformed conversation")
     elif "question" in values and "answer" in values:
-        turns = [(_PLACEHOLDER.sub("", str(values["question"])).strip(), str(values["answer"]).strip())]
+        turns = [(_PLACEHOLDER.sub("", values["question"]).strip(), values["answer"].strip())]
+        if not all(turns[0]):
+            raise Skip("malformed conversation")
     return messages(turns, [item.audio] if item.audio else [], item.score) if turns else []
 
 
@@ -238,7 +179,8 @@ def load_items(
             while the items are drawn.
 
     Raises:
-        DataError: unknown loader, no such folder or file (with Recipe.get), a field that cannot be read by its syntax.
+        DataError: unknown loader, a field that cannot be read by its syntax. While the items are drawn: no such folder
+            (Absent, with Recipe.get), a pattern that matches no file, a column that is not there, an unknown split.
     """
     if recipe.loader not in ADAPTERS:
         raise DataError(f"recipe {recipe.name}: unknown loader {recipe.loader!r}; known: {', '.join(ADAPTERS)}")
@@ -255,14 +197,26 @@ def load_items(
 
 
 def _items(maker: _Maker, limit: int | None) -> Iterator[Item]:
-    given, source = 0, maker.source
+    given, source, columns = 0, maker.source, maker.columns()
     for row in ADAPTERS[source.recipe.loader](source):
         if limit is not None and given >= limit:
             return
+        columns.see(row)
         try:
             item = maker.item(row)
         except Skip as why:
             source.skipped[str(why)] += 1
             continue
+        except (DataError, MemoryError):
+            raise
+        except Exception as error:  # one odd row must not end an hour's work, and an error of ours must show
+            source.skipped[f"error in reading a row: {described(error)}"] += 1
+            continue
         given += 1
         yield item
+    columns.end()
+
+
+def described(error: Exception) -> str:
+    """An unexpected error as a reason that can be counted: its type and the start of its message, on one line."""
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:80]}".rstrip(": ")

@@ -12,6 +12,7 @@ A column `.` is the whole row. Rows of files also have `_file` (stem), `_n` (num
 from __future__ import annotations
 
 import ast
+import json
 import re
 import string
 from collections.abc import Callable, Mapping
@@ -109,14 +110,16 @@ def _each(of: Callable[[str], Any]) -> Callable[[Any, str, Place], Any]:
     return lambda value, _, __: [of(str(v)) for v in value] if isinstance(value, list) else of(str(value))
 
 
-def _literal(value: Any, _: str, __: Place) -> Any:
-    """The list or mapping that is written as Python or JSON text in one cell."""
+def read_literal(value: Any) -> Any:
+    """The list or mapping that is written as Python or JSON text in one cell. Raises ValueError where it is neither."""
     if not isinstance(value, str):
         return value
-    try:
-        return ast.literal_eval(value)
-    except (ValueError, SyntaxError, MemoryError, RecursionError):
-        raise ValueError("not a list") from None
+    for read in (json.loads, ast.literal_eval):
+        try:
+            return read(value)
+        except (ValueError, SyntaxError, MemoryError, RecursionError):
+            continue
+    raise ValueError("not a list")
 
 
 def _split(value: Any, by: str, _: Place) -> list[str]:
@@ -245,7 +248,7 @@ def _roman(value: Any, _: str, place: Place) -> list[list[Any]]:
 
 FILTERS: dict[str, Callable[[Any, str, Place], Any]] = {
     "split": _split,
-    "literal": _literal,
+    "literal": lambda value, _, __: read_literal(value),
     "pick": lambda value, path, _: reach(value, path),
     "lower": _each(str.lower),
     "words": _each(lambda t: " ".join(t.replace("_", " ").replace("-", " ").split())),
@@ -281,6 +284,15 @@ class Field:
     source: str
     filters: tuple[tuple[str, str], ...]
     optional: bool
+
+    @property
+    def columns(self) -> list[str]:
+        """The columns that it reads, dotted where they are nested."""
+        if self.source.startswith("="):
+            return []
+        if "{" in self.source:
+            return [name for _, name, _, _ in string.Formatter().parse(self.source) if name]
+        return [self.source]
 
     def of(self, row: Any, place: Place) -> Any:
         """Its value in a row. Raises Missing where there is none, ValueError where it is not what a filter needs."""

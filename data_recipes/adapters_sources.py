@@ -1,10 +1,9 @@
-"""Where rows come from: tables, the Hugging Face hub, mirdata, folders of scores; and the files that rows name."""
+"""Where rows come from: tables, the Hugging Face hub, folders of scores; and the files that rows name."""
 
 from __future__ import annotations
 
 import csv
 import json
-import math
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ import fsspec
 from fsspec.core import url_to_fs
 
 from mllm.data_recipes.adapters_fields import Missing, Skip, reach
+from mllm.data_recipes.adapters_splits import split_name
 from mllm.data_recipes.config import Recipe
 from mllm.data_recipes.licences import DataError
 from mllm.errors import ScoreError
@@ -24,6 +24,10 @@ from mllm.score import read_score, to_abc, tune_numbers
 
 Row = Mapping[str, Any]
 """Columns of a table, or attributes of a track of mirdata, by name."""
+
+
+class Absent(DataError):
+    """A set, or a part of it, is not here; the message says where to get it. Builds go on without such a set."""
 
 
 def listed(value: Any) -> list[Any]:
@@ -44,9 +48,9 @@ class Source:
         self.fs, self.base = url_to_fs(self.root)
         self.local = "file" in listed(self.fs.protocol)
 
-    def absent(self, what: str) -> DataError:
+    def absent(self, what: str) -> Absent:
         """The error that says what to download."""
-        return DataError(f"{self.recipe.name}: {what}. {self.recipe.get or 'See ' + self.recipe.url}".strip())
+        return Absent(f"{self.recipe.name}: {what}. {self.recipe.get or 'See ' + self.recipe.url}".strip())
 
     def inside(self, name: str) -> PurePosixPath:
         """A path that a set names, from the root on; Skip where it, or what it links to, lies outside."""
@@ -83,13 +87,30 @@ def _patterns(files: Any) -> list[tuple[str, str]]:
     return [("", pattern) for pattern in listed(files)] if files else []
 
 
-def _found(source: Source, fs: Any, base: str, files: Any) -> list[tuple[str, str]]:
-    """(split, path in `fs`) of all files, in a fixed order."""
+def _found(source: Source, fs: Any, base: str, files: Any, all_of_them: bool = True) -> list[tuple[str, str]]:
+    """(split, path in `fs`) of all files, in a fixed order.
+
+    Raises:
+        DataError: a pattern that leaves the folder or belongs to no split; with `all_of_them`, one without a file.
+    """
     out: dict[str, str] = {}
+    name = source.recipe.name
+    if not _patterns(files):
+        raise DataError(f"{name}: options.files is missing: give a pattern of the files of the set")
     for split, pattern in _patterns(files):
         if ".." in PurePosixPath(pattern).parts or pattern.startswith("/"):
-            raise DataError(f"{source.recipe.name}: options.files {pattern!r} leaves the folder; give it from there on")
-        for path in sorted(fs.glob(f"{base.rstrip('/')}/{pattern}")):
+            raise DataError(f"{name}: options.files {pattern!r} leaves the folder; give it from there on")
+        if split and not split_name(split):
+            raise DataError(f"{name}: options.files: {split!r} is no split; known are train, validation and test")
+        paths = sorted(fs.glob(f"{base.rstrip('/')}/{pattern}"))
+        if not paths and all_of_them:
+            # A part that is silently not there would be missed only in the results.
+            where = source.root if fs is source.fs else fs.unstrip_protocol(base)
+            get = source.recipe.get or f"See {source.recipe.url}"
+            raise DataError(
+                f"{name}: no file matches options.files {pattern!r} in {where}; correct it or add the files. {get}"
+            )
+        for path in paths:
             out.setdefault(path, split)
     return [(split, path) for path, split in out.items()]
 
@@ -190,20 +211,21 @@ _READERS: dict[str, Callable[[str, Source], Iterator[dict[str, Any]]]] = {
 
 
 def _rows_of(source: Source, fs: Any, base: str, files: Any) -> Iterator[dict[str, Any]]:
-    found = _found(source, fs, base, files)
-    if not found:
-        patterns = ", ".join(p for _, p in _patterns(files)) or "options.files"
-        raise source.absent(f"nothing matches {patterns} in {source.root}")
-    for split, path in found:
+    labels: set[str] = set()
+    for split, path in _found(source, fs, base, files):
         suffix = next((s for s in reversed(PurePosixPath(path).suffixes) if s in _READERS), "")
         if not suffix:
             raise DataError(f"{source.recipe.name}: {path} is no table; readable are {' '.join(_READERS)}")
         stem = PurePosixPath(path).name.split(".")[0]
+        # Files of one stem, in two folders or of two formats, are different files: an id is of one row.
+        inside = str(path).removeprefix(base.rstrip("/") + "/")
+        label = inside[: inside.rindex(suffix)]
+        labels.add(label := inside if label in labels else label)
         address = str(path) if "file" in listed(fs.protocol) else fs.unstrip_protocol(path)
         n = 0
         try:
             for n, row in enumerate(_READERS[suffix](address, source)):
-                yield {**row, "_file": stem, "_n": n, "_split": split, "_id": f"{stem}-{n}"}
+                yield {**row, "_file": stem, "_n": n, "_split": split, "_id": f"{label}-{n}"}
         except Exception as error:  # what readers, codecs and network libraries trip over has no common class
             if "file" not in listed(fs.protocol):
                 raise source.absent(f"{address} cannot be read to its end") from error
@@ -235,18 +257,16 @@ def table(source: Source) -> Iterator[Row]:
 def hub(source: Source) -> Iterator[Row]:
     """Tables of the user's own copy where there is one, else those of the hub; recordings always under the root."""
     options = source.recipe.options
-    if _found(source, source.fs, source.base, options.get("files")):
+    if _found(source, source.fs, source.base, options.get("files"), all_of_them=False):
         yield from table(source)
         return
     address = f"hf://datasets/{options['repo']}"
     try:
         fs, base = url_to_fs(address)
-        reached = bool(_found(source, fs, base, options.get("files")))
+        fs.info(base)
     except Exception as error:  # offline, gated, gone: each network library has its own errors
         why = "not reachable, gone, or its terms are not yet accepted"
         raise source.absent(f"no copy in {source.root}, and {address} is {why}") from error
-    if not reached:
-        raise source.absent(f"no copy in {source.root}, and {address} has no such files")
     yield from _joined(source, fs, base, _rows_of(source, fs, base, options.get("files")))
 
 
@@ -254,10 +274,9 @@ def score_folder(source: Source) -> Iterator[Row]:
     """A row a score, or a tune of an ABC book: `abc`, its facts (mllm.score.facts), `path`, `folder`, `stem`, `n`."""
     if not source.local:
         raise DataError(f"{source.recipe.name}: scores are read from a folder on this machine, not from {source.root}")
-    found = _found(source, source.fs, source.base, source.recipe.options.get("files"))
-    if not found:
-        raise source.absent(f"no score in {source.root}")
-    for split, path in found:
+    if not Path(source.base).is_dir():
+        raise source.absent(f"{source.root} does not exist")
+    for split, path in _found(source, source.fs, source.base, source.recipe.options.get("files")):
         try:
             inside = source.inside(str(path))
         except Skip as why:
@@ -269,7 +288,8 @@ def score_folder(source: Source) -> Iterator[Row]:
         for number in numbers or [None]:
             try:
                 score = read_score(path, number=number)
-                known: dict[str, Any] = {k: v for k, v in score_facts(score).items() if v not in (None, "", [])}
+                # What is not known keeps its column, so that a misspelt one is told from it.
+                known: dict[str, Any] = {k: None if v in ("", []) else v for k, v in score_facts(score).items()}
                 abc = to_abc(score)
             except ScoreError:
                 source.skipped["unreadable score"] += 1
@@ -281,109 +301,3 @@ def score_folder(source: Source) -> Iterator[Row]:
             row = {"path": str(inside), "folder": str(inside.parent), "stem": inside.stem, "n": number, "abc": abc}
             id = f"{inside.with_suffix('')}" + (f"-{number}" if number is not None else "")
             yield {**known, **row, "_id": id, "_split": split, "_file": inside.stem}
-
-
-class _Track(Mapping[str, Any]):
-    """A track of mirdata by attribute; annotations as FACTS (row.py) holds them."""
-
-    def __init__(self, track: Any, id: str):
-        self._track, self._own = track, {"_id": id, "_split": "", "_file": id}
-
-    def __getitem__(self, name: str) -> Any:
-        if name in self._own:
-            return self._own[name]
-        if name.startswith("_") or not hasattr(type(self._track), name) and name not in vars(self._track):
-            raise KeyError(name)
-        try:
-            return plain(getattr(self._track, name))
-        except Exception as error:  # mirdata's parsers raise whatever a damaged or absent file makes them trip over
-            if isinstance(error, FileNotFoundError):
-                raise Missing(f"missing annotation {name}") from error
-            raise Skip(f"unreadable annotation {name}") from error
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._own)
-
-    def __len__(self) -> int:
-        return len(self._own)
-
-
-def _spans(data: Any) -> list[tuple[float, float]]:
-    return [(float(a), float(b)) for a, b in data.intervals]
-
-
-def _only_key(data: Any) -> str | None:
-    """The key of a recording that stays in one; one that changes has no one key."""
-    keys = {k for k in data.keys if k not in ("N", "Silence", "")}
-    return keys.pop() if len(keys) == 1 else None
-
-
-def _surest_tempo(data: Any) -> float | None:
-    confidence = data.confidence if data.confidence is not None else [0.0] * len(data.tempos)
-    sure = sorted(zip(confidence, data.tempos, strict=True), key=lambda pair: -float(pair[0]))
-    return float(sure[0][1]) if sure else None
-
-
-def _midi_notes(data: Any) -> list[list[Any]]:
-    """[onset, end, MIDI number], whether they are written as numbers or as Hz (69 = 440 Hz)."""
-    pitches = [float(p) for p in data.pitches]
-    if data.pitch_unit == "hz":
-        pitches = [69 + 12 * math.log2(p / 440) for p in pitches]
-    return [[round(a, 4), round(b, 4), round(p)] for (a, b), p in zip(_spans(data), pitches, strict=True)]
-
-
-_PLAIN: dict[str, Callable[[Any], Any]] = {
-    "BeatData": lambda data: [float(t) for t in data.times],
-    "ChordData": lambda data: [[a, b, str(c)] for (a, b), c in zip(_spans(data), data.labels, strict=True)],
-    "SectionData": lambda data: [
-        {"start": a, "end": b, "label": str(label)} for (a, b), label in zip(_spans(data), data.labels, strict=True)
-    ],
-    "KeyData": _only_key,
-    "TempoData": _surest_tempo,
-    "NoteData": _midi_notes,
-    "MultiAnnotator": lambda data: [plain(a) for a in data.annotations],
-}
-"""Class of mirdata.annotations -> what FACTS holds."""
-
-
-def plain(value: Any) -> Any:
-    """An annotation of mirdata as lists and numbers of FACTS; other values as they are."""
-    convert = _PLAIN.get(type(value).__name__)
-    return convert(value) if convert and type(value).__module__ == "mirdata.annotations" else value
-
-
-def mirdata_tracks(source: Source) -> Iterator[Row]:
-    """Tracks (or, with `of: multitracks`, multitracks) in the order of mirdata's index.
-
-    The index is taken from the set's own folder where it lies there, else from where mirdata's download puts it.
-    """
-    import mirdata
-
-    options = source.recipe.options
-    if not source.local:
-        raise DataError(f"{source.recipe.name}: mirdata reads a folder on this machine, not {source.root}")
-    if not Path(source.base).is_dir():
-        raise source.absent(f"{source.root} does not exist")
-    name = options["dataset"]
-    data = mirdata.initialize(name, data_home=source.base, version=options.get("version", "default"))
-    own = Path(source.base) / Path(data.index_path).name
-    data.index_path = str(own) if own.is_file() else data.index_path
-    if not Path(data.index_path).is_file():
-        raise source.absent(
-            f"the index {own.name} of mirdata is neither in {source.root} nor in mirdata itself; fetch it with "
-            f"python -c \"import mirdata; mirdata.initialize('{name}').download(['index'])\""
-        )
-    whole = options.get("of") == "multitracks"
-    listed_paths = data._index["multitracks" if whole else "tracks"]
-    for id in data.mtrack_ids if whole else data.track_ids:
-        try:
-            for path in listed_paths[id].values():
-                source.inside(str(path[0] or "") if isinstance(path, list) else "")
-            track = (data.multitrack if whole else data.track)(id)
-        except Skip as why:
-            source.skipped[str(why)] += 1
-            continue
-        except Exception:  # an index that does not fit the folder; see _Track
-            source.skipped["unreadable track"] += 1
-            continue
-        yield _Track(track, str(id))

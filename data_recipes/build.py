@@ -2,30 +2,31 @@
 
 A unit (some 50 clips, some 1,000 rows of text) is the piece of work: its clips are written into a folder of their own,
 which gets its name only when complete, then its rows as one parquet shard. A build that was killed goes on with the
-first unit without a shard and ends with the same bytes, because everything is drawn from a generator of its own.
+first unit without a shard (or without its clips) and ends with the same bytes, because everything is drawn from a
+generator of its own. In a folder on this machine only one build runs at a time.
 
     DIR/clips/clips-00012/train-000123.flac   DIR/rows/train-clips-00012.parquet   DIR/build.json   DIR/manifest.json
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
 import time
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, Future, wait
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import soundfile
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from mllm.data_recipes.build_mark import go_on
 from mllm.data_recipes.config import DataError, Mixture, load_mixture
 from mllm.data_recipes.ingredients import Ingredients
 from mllm.data_recipes.manifest import write_manifest
-from mllm.data_recipes.parallel import AHEAD
+from mllm.data_recipes.parallel import AHEAD, WorkerError, process_pool
 from mllm.data_recipes.removal import remove_duplicates
 from mllm.data_recipes.row import SCHEMA, shard_bytes
 from mllm.data_recipes.stage import Stage, Unit
@@ -49,17 +50,30 @@ def build(config: Mixture, output: str | Path, workers: int = 2, limit: int | No
         config: the mixture.
         output: a folder or an fsspec address; one that holds a part of this very build is completed.
         workers: processes, one thread each.
-        limit: at most so many training clips (everything else shrinks in proportion).
+        limit: at most so many training clips, and counts and limits of everything else shrink in proportion. Where
+            there are no clips, rows of theory are meant, else rows of scores, else medleys; and where a mixture only
+            takes items from sets, at most so many of those in training, over all sets.
 
     Returns:
         The path or address of manifest.json.
 
     Raises:
-        DataError: unusable configuration, no source, no soundfont, another build in `output`, disk full.
+        DataError: unusable configuration, no source, no soundfont, another build in `output` (or one that is running
+            there), disk full, a worker process killed.
     """
     if workers < 1 or (limit is not None and limit < 1):
         raise DataError("workers and limit must be at least 1")
     store = Store.at(output)
+    if store.passing:
+        raise DataError(f"{output} lives in the memory of this process and would be gone at its end; choose a folder")
+    try:
+        with store.held():
+            return _build(config, store, workers, limit)
+    except WorkerError as error:
+        raise DataError(str(error)) from error
+
+
+def _build(config: Mixture, store: Store, workers: int, limit: int | None) -> str:
     began = time.monotonic()
     console = Console(stderr=True)
     with _progress(console) as bar:
@@ -67,27 +81,25 @@ def build(config: Mixture, output: str | Path, workers: int = 2, limit: int | No
     for name, why in found.left_out.items():
         console.print(f"[yellow]left out: {name}: {why}[/yellow]", highlight=False)
     try:
-        mark = build_mark(config, found, limit)
-        _prepare(store, mark)
+        mark = go_on(store, config, found, limit)
+        for folder in ("clips", "rows"):  # what a kill left half-written
+            store.clear_parts(folder)
         seconds: dict[str, float] = {}
         for stage in plan_stages(config, found, store, limit):
-            if config.deduplicate and stage.name in READERS:  # what it reads must not be left out afterwards
-                _deduplicate(store, workers, seconds, console)
+            if stage.name in READERS:
+                _refuse_nothing(store, found)
+                if config.deduplicate:  # what it reads must not be left out afterwards
+                    _deduplicate(store, workers, seconds, console)
             started = time.monotonic()
             _run(stage, store, workers, console)
             seconds[stage.name] = time.monotonic() - started
+        _refuse_nothing(store, found)
         if config.deduplicate and DEDUPLICATION not in seconds:
             _deduplicate(store, workers, seconds, console)
     except (OSError, soundfile.LibsndfileError, pa.ArrowException) as error:
         reason = getattr(error, "strerror", None) or error
-        raise DataError(f"writing to {output} failed: {reason}; run the same command again to go on") from error
+        raise DataError(f"writing to {store.address} failed: {reason}; run the same command again to go on") from error
     return write_manifest(store, config, found, mark, seconds, time.monotonic() - began)
-
-
-def build_mark(config: Mixture, found: Ingredients, limit: int | None) -> str:
-    """Identifies a build: another mixture, other sources or soundfonts, or another limit give another mark."""
-    text = json.dumps([config.model_dump(exclude={"scores_dir", "sets_dir"}), found.mark(), limit], sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _progress(console: Console) -> Progress:
@@ -107,18 +119,10 @@ def _reporter(bar: Progress) -> Any:
     return report
 
 
-def _prepare(store: Store, mark: str) -> None:
-    """Refuse a place with another build; remove what a kill left half-written."""
-    if store.exists("build.json"):
-        if json.loads(store.read("build.json")).get("plan") != mark:
-            raise DataError(
-                f"{store.address} holds another build (other mixture, sources, soundfonts or limit); "
-                "choose another folder or delete it"
-            )
-    else:
-        store.write("build.json", (json.dumps({"plan": mark}) + "\n").encode())
-    for folder in ("clips", "rows"):
-        store.clear_parts(folder)
+def _refuse_nothing(store: Store, found: Ingredients) -> None:
+    if not store.names("rows", ".parquet"):
+        why = "; ".join(f"{name}: {why}" for name, why in found.left_out.items()) or "the mixture asks for nothing"
+        raise DataError(f"there is nothing to build from: {why}")
 
 
 def _deduplicate(store: Store, workers: int, seconds: dict[str, float], console: Console) -> None:
@@ -136,34 +140,38 @@ def _start(stage: Stage, store: Store) -> None:
 
 
 def _run(stage: Stage, store: Store, workers: int, console: Console) -> None:
-    """Make every unit of a stage that has no shard yet, a bounded number at a time."""
-    have = set(store.names("rows", ".parquet"))
+    """Make every unit of a stage that is not there yet, a bounded number at a time."""
+    have, clips = set(store.names("rows", ".parquet")), set(store.names("clips"))
     began, done, fresh = time.monotonic(), 0, 0
-    with ProcessPoolExecutor(workers, initializer=_start, initargs=(stage, store)) as pool, _progress(console) as bar:
+    with process_pool(workers, _start, stage, store) as pool, _progress(console) as bar:
         task = bar.add_task(stage.name, total=stage.total())
         pending: set[Future[int]] = set()
         units = stage.units()
-        try:
-            while True:
-                while len(pending) < workers * AHEAD and (unit := next(units, None)) is not None:
-                    if unit.shard in have:
-                        done += unit.size
-                        bar.update(task, completed=done)
-                    else:
-                        pending.add(pool.submit(_make, unit))
-                if not pending:  # and no unit is left, however many in a row were there already
-                    break
-                ready, pending = wait(pending, return_when=FIRST_COMPLETED)
-                for future in ready:
-                    fresh += future.result()
-                rate = f"{fresh / (time.monotonic() - began):.1f}/s"
-                bar.update(task, completed=done + fresh, description=f"{stage.name} ({rate})")
-                if not console.is_terminal:
-                    console.print(f"{stage.name}: {done + fresh}/{stage.total() or '?'}, {rate}", highlight=False)
-        except BaseException:
-            for future in pending:
-                future.cancel()
-            raise
+        while True:
+            while len(pending) < workers * AHEAD and (unit := next(units, None)) is not None:
+                # Clips can be gone without their rows: deleted by hand, or by another build at an address elsewhere.
+                lost = stage.audio and unit.clips not in clips and unit.shard in have and _has_clips(store, unit)
+                if unit.shard in have and not lost:
+                    done += unit.size
+                    bar.update(task, completed=done)
+                else:
+                    pending.add(pool.submit(_make, unit))
+            if not pending:  # and no unit is left, however many in a row were there already
+                break
+            ready, pending = wait(pending, return_when=FIRST_COMPLETED)
+            for future in ready:
+                fresh += future.result()
+            rate = f"{fresh / (time.monotonic() - began):.1f}/s"
+            bar.update(task, completed=done + fresh, description=f"{stage.name} ({rate})")
+            if not console.is_terminal:
+                console.print(f"{stage.name}: {done + fresh}/{stage.total() or '?'}, {rate}", highlight=False)
+
+
+def _has_clips(store: Store, unit: Unit) -> bool:
+    """Whether rows of a unit name clips of it; text alone has none."""
+    with store.open(unit.shard) as file:
+        talks = pq.read_table(file, columns=["messages"])["messages"].to_pylist()
+    return any(f'"{unit.clips}/' in talk for talk in talks)
 
 
 def _make(unit: Unit) -> int:

@@ -14,7 +14,7 @@ from typing import Any
 import yaml
 
 from mllm.data_recipes.card_counts import COUNTED, ORDER, Tally, plot, tally
-from mllm.data_recipes.config import SPLITS, Recipe, load_recipe
+from mllm.data_recipes.config import HERE, SPLITS, Recipe, load_mixture, load_recipe
 from mllm.data_recipes.licences import LICENCES, DataError, family, normalise
 from mllm.data_recipes.store import Store
 
@@ -65,6 +65,7 @@ def _card(found: Tally, manifest: Mapping[str, Any], shown: list[str]) -> str:
         "ready made stay as they are there.\n"
         if manifest.get("config")
         else "Instruction data for music language models.\n",
+        "**This build is empty: it has no rows.** What was left out stands below.\n" if not found.rows else "",
         "## Size\n",
         _sizes(found),
         "## Columns\n",
@@ -92,19 +93,15 @@ def _header(found: Tally, manifest: Mapping[str, Any]) -> dict[str, Any]:
     licence = _hub_licence(names[0]) if len(names) == 1 else "other"
     header: dict[str, Any] = {
         "pretty_name": _plain(manifest.get("name") or "data"),
-        "license": licence,
+        **({"license": licence} if names else {}),
         "language": ["en"],
         "size_categories": [_size_category(rows)],
         "task_categories": ["audio-text-to-text", "question-answering"],
         "tags": ["music", "audio", "instruction-tuning"],
-        "configs": [
-            {
-                "config_name": "default",
-                "data_files": [{"split": s, "path": f"rows/{s}-*.parquet"} for s in ORDER if found.rows[s]],
-            }
-        ],
     }
-    if licence == "other":
+    if files := [{"split": s, "path": f"rows/{s}-*.parquet"} for s in ORDER if found.rows[s]]:
+        header["configs"] = [{"config_name": "default", "data_files": files}]
+    if names and licence == "other":
         header |= {
             "license_name": "several" if len(names) > 1 else _plain(names[0]),
             "license_details": ", ".join(_plain(n) for n in names),
@@ -235,16 +232,43 @@ def _reasons(node: Any, place: str) -> list[tuple[str, str, Any]]:
 
 
 def _rebuild(manifest: Mapping[str, Any]) -> str:
-    config = manifest.get("config") if isinstance(manifest.get("config"), dict) else {}
-    name = _plain(manifest.get("name") or "NAME")
+    config = manifest.get("config")
+    if not config or not isinstance(config, dict):
+        return "`manifest.json` does not say how this was built.\n"
+    name = str(manifest.get("name") or "")
+    revision = manifest.get("git_revision")
+    lines = [f"git checkout {_plain(revision)}"] if revision else []
+    if _ships(name, config):
+        lines += [f"mllm data build {name}", f"mllm data check runs/data/{name}"]
+        first = ""
+    else:
+        lines += [_WRITE_MIXTURE, "mllm data build mixture.yaml --output rebuilt", "mllm data check rebuilt"]
+        first = (
+            "The mixture is not one that ships, so its YAML is written from `manifest.json` first. Run this in the "
+            "folder of this card; recipes that it names by a path have to be seen from there.\n\n"
+        )
+    commands = "\n".join(lines)
     return (
-        f"```sh\ngit checkout {_plain(manifest.get('git_revision') or 'REVISION')}\n"
-        f"mllm data build {name}\nmllm data check runs/data/{name}\n```\n\n"
-        f"Seed {_plain((config or {}).get('seed', 'unknown'))}; "
+        f"{first}```sh\n{commands}\n```\n\n"
+        f"Seed {_plain(config.get('seed', 'unknown'))}; "
         f"plan `{_plain(str(manifest.get('plan', 'unknown'))[:16])}`. "
-        "The same mixture, sources, soundfonts and revision give the same bytes. "
+        "The same mixture, sources, soundfonts, revision and `--limit` give the same bytes. "
         "`manifest.json` has the whole configuration and the hash of every shard.\n"
     )
+
+
+_WRITE_MIXTURE = (
+    "python -c \"import json; json.dump(json.load(open('manifest.json'))['config'], open('mixture.yaml', 'w'))\""
+)
+"""JSON is YAML."""
+
+
+def _ships(name: str, config: Mapping[str, Any]) -> bool:
+    """Whether a mixture comes with this package, under this name and with these settings."""
+    path = HERE / "mixtures" / f"{name}.yaml"
+    if not name or "/" in name or not path.is_file():
+        return False
+    return load_mixture(path).model_dump(exclude={"scores_dir", "sets_dir"}) == config
 
 
 def _limits(found: Tally, manifest: Mapping[str, Any]) -> str:

@@ -12,7 +12,8 @@ from typing import Any
 
 import pyarrow as pa
 
-from mllm.data_recipes.shard_contents import rows_of, shards
+from mllm.data_recipes.manifest import Distinct
+from mllm.data_recipes.shard_contents import provenance_of, rows_of, shards
 from mllm.data_recipes.store import Store
 
 _BARS = 40
@@ -46,27 +47,26 @@ class Tally:
     )
     rows: Counter[str] = field(default_factory=Counter)
     things: Counter[str] = field(default_factory=Counter)
-    """Recordings and scores, each once."""
+    """Recordings, scores and texts, each once in a split; episodes are made of those of other rows and count none."""
     recordings: Counter[str] = field(default_factory=Counter)
     seconds: Counter[str] = field(default_factory=Counter)
     licences_of: dict[str, set[str]] = field(default_factory=lambda: defaultdict(set))
     """Source -> licences of its rows."""
     broken: list[str] = field(default_factory=list)
     """Shards that could not be read."""
-    _last: str = ""
+    _seen: Distinct = field(default_factory=Distinct)
 
-    def add(self, row: Mapping[str, Any]) -> None:
-        """Count a row. Rows about one recording follow each other, so only the last one is remembered."""
+    def add(self, row: dict[str, Any]) -> None:
+        """Count a row; what it is about is told by its sha256, or by the row's id where that is missing."""
         split = str(row["split"])
         source, licence = str(row["source"]), str(row["licence"])
         self.rows[split] += 1
         self.licences_of[source].add(licence)
         for name, value in (("tasks", row["task"]), ("sources", source), ("licences", licence)):
             self._count(name, split, str(value))
-        thing = str(row["id"]).removesuffix(f"-{row['task']}")
-        if thing == self._last:
+        thing = provenance_of(row).get("sha256") or str(row["id"]).removesuffix(f"-{row['task']}")
+        if source == "episodes" or not self._seen.add(f"{split} {thing}"):
             return
-        self._last = thing
         self.things[split] += 1
         length = float(row["length"] or 0)
         if length > 0:
@@ -108,7 +108,7 @@ def _class(name: str, value: float) -> str:
 def tally(store: Store) -> Tally:
     """Count everything in the shards of a build; unreadable shards and rows are named, not raised."""
     out = Tally()
-    columns = ["id", "task", "facts", "source", "licence", "split", "length"]
+    columns = ["id", "task", "facts", "source", "licence", "split", "length", "provenance"]
     for shard in shards(store):
         try:
             for row in rows_of(store, shard, columns):

@@ -64,7 +64,10 @@ def data_show(
     if store.exists("manifest.json"):
         from mllm.data_recipes.shard_contents import rows_of
 
-        manifest = json.loads(store.read("manifest.json"))
+        try:
+            manifest = dict(json.loads(store.read("manifest.json")))
+        except (TypeError, ValueError) as error:
+            raise DataError(f"{store.where('manifest.json')} is broken: run `mllm data build` again") from error
         wanted = ("name", "complete", "clips", "hours", "rows", "clips_by_source", "licences", "soundfonts", "left_out")
         typer.echo(json.dumps({key: manifest.get(key) for key in wanted}, indent=1, ensure_ascii=False))
         for shard in store.names("rows", ".parquet")[:1]:
@@ -86,7 +89,12 @@ def data_build(
     ] = None,
     workers: Annotated[int, typer.Option(min=1, help="Processes.")] = os.cpu_count() or 2,
     limit: Annotated[
-        int | None, typer.Option(min=1, help="At most so many training clips; the rest shrinks in proportion.")
+        int | None,
+        typer.Option(
+            min=1,
+            help="At most so many training clips; counts and limits of all else shrink in proportion. Without clips it "
+            "is rows (theory, else scores) or medleys; in a mixture of sets alone, training items over all sets.",
+        ),
     ] = None,
 ) -> None:
     """Render clips and write instruction rows; a build that was stopped goes on when run again.
@@ -100,7 +108,11 @@ def data_build(
 
     path = HERE / "mixtures" / f"{mixture}.yaml"
     path = path if path.is_file() else Path(mixture)
-    manifest = build_mixture(path, output or f"runs/data/{path.stem}", workers, limit)
+    try:
+        manifest = build_mixture(path, output or f"runs/data/{path.stem}", workers, limit)
+    except KeyboardInterrupt:
+        typer.echo("stopped; run the same command again to go on", err=True)
+        raise typer.Exit(130) from None
     folder = manifest.removesuffix("/manifest.json")
     typer.echo(f"{folder}: done; look at it with `mllm data show {folder}`")
 

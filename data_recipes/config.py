@@ -3,19 +3,32 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from mllm.data_recipes.licences import PER_TRACK, SHIPPABLE, DataError, family, refusal, refuse_forbidden
-from mllm.settings import Settings, read_settings
+from mllm.data_recipes.licences import (
+    LICENCES,
+    OURS,
+    PER_TRACK,
+    SHIPPABLE,
+    DataError,
+    family,
+    font_refusal,
+    normalise,
+    refusal,
+    refuse_forbidden,
+)
+from mllm.data_recipes.options import OPTIONS
+from mllm.settings import Settings, check_settings, nearest, read_settings
 
 HERE = Path(__file__).resolve().parent
 SPLITS = ("test", "validation", "train")
 
 
-class Frozen(Settings, frozen=True):
+class Frozen(Settings, frozen=True, allow_inf_nan=False):
     """Settings that nothing changes once they are read."""
 
 
@@ -23,7 +36,7 @@ class SplitRule(Frozen):
     """Whose split counts: a column of the source, or (without one) the hash of the work."""
 
     column: str = ""
-    values: dict[str, str] = {}
+    values: dict[str, Literal["train", "validation", "test", "skip"]] = {}
     """Their name of a split (`*`: any other) -> train, validation, test, or skip."""
 
 
@@ -35,7 +48,7 @@ class Recipe(Frozen):
     loader: str
     """A name in `adapters.ADAPTERS`, which give items, or in `sources.JOBS`, which give scores."""
     licence: str
-    """Canonical (licences.py), or `per-track` where every item names its own."""
+    """As licences.py understands it and then its canonical name, or `per-track` where every item names its own."""
     terms: str
     """Where the terms can be read, or the reason why they hold."""
     url: str = ""
@@ -49,7 +62,7 @@ class Recipe(Frozen):
     fields: dict[str, str] = {}
     """Field of an Item, or fact of it, -> column of the source; dots reach into nested columns."""
     options: dict[str, Any] = {}
-    """What the loader needs to know beyond that."""
+    """What the loader needs to know beyond that (options.py)."""
     split: SplitRule = SplitRule()
     tasks: list[str] = []
     """Makers that ask about it; empty means all whose facts it has."""
@@ -59,9 +72,14 @@ class Recipe(Frozen):
     @field_validator("licence")
     @classmethod
     def _known(cls, licence: str) -> str:
-        if licence != PER_TRACK:
-            family(licence)
-        return licence
+        return licence if licence == PER_TRACK else _canonical(licence)
+
+
+def _canonical(licence: str) -> str:
+    try:
+        return normalise(licence)
+    except DataError as error:
+        raise ValueError(str(error)) from error
 
 
 class Use(Frozen):
@@ -69,7 +87,7 @@ class Use(Frozen):
 
     recipe: str
     """Name of one that ships, or a YAML file of your own (a path seen from the mixture's folder)."""
-    weight: float = Field(1.0, gt=0)
+    weight: float = Field(1.0, gt=0, le=1e6)
     limit: int = Field(0, ge=0)
     """At most so many tunes are read; 0 means all."""
 
@@ -80,7 +98,13 @@ class Soundfont(Frozen):
     name: str
     path: list[str]
     licence: str
-    weight: float = Field(1.0, gt=0)
+    weight: float = Field(1.0, gt=0, le=1e6)
+
+    @field_validator("licence")
+    @classmethod
+    def _known(cls, licence: str) -> str:
+        _canonical(licence)
+        return licence
 
 
 class Clips(Frozen):
@@ -136,8 +160,17 @@ class Episodes(Counts):
 class Medleys(Counts):
     """Long recordings of several tunes after one another."""
 
-    shortest_minutes: float = Field(1.0, gt=0)
-    longest_minutes: float = Field(4.0, gt=0, le=30)
+    shortest_minutes: float = Field(1.0, ge=1, le=30)
+    longest_minutes: float = Field(4.0, ge=1, le=30)
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Medleys:
+        if self.shortest_minutes > self.longest_minutes:
+            raise ValueError(
+                f"shortest_minutes ({self.shortest_minutes:g}) is more than longest_minutes "
+                f"({self.longest_minutes:g}): change one of them"
+            )
+        return self
 
 
 class Excerpts(Frozen):
@@ -152,9 +185,9 @@ class Excerpts(Frozen):
 class Splits(Frozen):
     """Shares of works."""
 
-    train: float = 0.9
-    validation: float = 0.04
-    test: float = 0.06
+    train: float = Field(0.9, ge=0, le=1)
+    validation: float = Field(0.04, ge=0, le=1)
+    test: float = Field(0.06, ge=0, le=1)
 
     @model_validator(mode="after")
     def _whole(self) -> Splits:
@@ -167,7 +200,7 @@ class Mixture(Frozen):
     """The whole build."""
 
     name: str
-    seed: int = 1
+    seed: int = Field(1, ge=0)
     scores_dir: str | None = None
     """Folder with openewld/ and openscore_lieder/; also read from $MLLM_DATA."""
     sets_dir: str | None = None
@@ -190,8 +223,39 @@ class Mixture(Frozen):
     """Whether recordings and scores that are there twice are left out, across splits and sets."""
     splits: Splits = Splits()
 
+    @field_validator("allow_licences")
+    @classmethod
+    def _families(cls, allow: list[str]) -> list[str]:
+        for name in allow:
+            try:
+                family(name)
+            except DataError:
+                try:
+                    hint = f": did you mean {normalise(name)!r}?"
+                except DataError:
+                    hint = nearest(name, LICENCES)
+                raise ValueError(f"{name!r} is no licence and no family of licences{hint}") from None
+        return allow
+
+    @model_validator(mode="after")
+    def _own_rows(self) -> Mixture:
+        # Their licence is checked like any other: whoever reads the rows must be able to rely on the list.
+        if sum(map(self.theory.of, SPLITS)) and refusal(OURS, self.allow_licences):
+            line = f"allow_licences: [{', '.join([*self.allow_licences, family(OURS)])}]"
+            raise ValueError(
+                f"theory: its rows are under {OURS}, which is not allowed: write `{line}`, or ask for none"
+            )
+        return self
+
     @model_validator(mode="after")
     def _unheard(self) -> Mixture:
+        for kind, fonts in (("soundfonts", self.soundfonts), ("test_soundfonts", self.test_soundfonts)):
+            names = [font.name for font in fonts]
+            if twice := sorted({name for name in names if names.count(name) > 1}):
+                raise ValueError(f"{kind}: {twice[0]} stands there twice; give each a name of its own")
+            for font in fonts:
+                if why := font_refusal(font.licence, self.allow_licences):
+                    raise ValueError(f"{kind}: {font.name} is refused: {why}; remove it, or allow its licence")
         shared = {f.name for f in self.soundfonts} & {f.name for f in self.test_soundfonts}
         shared |= {p for f in self.soundfonts for p in f.path} & {p for f in self.test_soundfonts for p in f.path}
         if shared:
@@ -220,7 +284,32 @@ def load_recipe(name: str, folder: Path | None = None) -> Recipe:
         " | ".join([recipe.name, recipe.title, recipe.path, recipe.licence, recipe.terms, recipe.url]),
         f"source {name!r}",
     )
+    _check_names(recipe, path)
     return recipe
+
+
+def _check_names(recipe: Recipe, path: Path) -> None:
+    """Refuse options that the loader does not know, fields that cannot be read, tasks that nobody asks about."""
+    if recipe.loader not in OPTIONS:
+        raise DataError(f"{path}: unknown loader {recipe.loader!r}{nearest(recipe.loader, OPTIONS)}")
+    check_settings(OPTIONS[recipe.loader], recipe.options, f"{path}: options", DataError)
+    if recipe.fields or recipe.split.column:  # imported here, because what reads recipes imports this file
+        from mllm.data_recipes.adapters_fields import parse_field
+
+        fields = {f"fields.{name}": text for name, text in recipe.fields.items()}
+        for place, text in (fields | {"split.column": recipe.split.column}).items():
+            try:
+                for filter, argument in parse_field(text).filters:
+                    if filter == "match":
+                        re.compile(argument)
+            except (ValueError, re.error) as error:
+                raise DataError(f"{path}: {place}: {text!r} cannot be read: {error}") from None
+    if recipe.tasks:
+        from mllm.data_recipes.makers import MAKERS
+
+        known = list(dict.fromkeys([*(maker.task for maker in MAKERS.values()), *MAKERS]))
+        if unknown := [task for task in recipe.tasks if task not in known]:
+            raise DataError(f"{path}: tasks: no maker asks {unknown[0]!r}{nearest(unknown[0], known)}")
 
 
 def load_mixture(path: str | Path) -> Mixture:

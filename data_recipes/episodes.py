@@ -37,18 +37,32 @@ MOST_EXAMPLES = 8
 _MOST_LABELS = 4
 _TRIES = 60
 
-# Words of music, and short names that a made-up label must neither be nor begin with.
+# Words of music that no made-up label may hold.
 _MUSIC = frozenset(
     """
     alto aria band bass beat bell brass cello chor clef coda dance disco dolce doom drum duet duo fado folk forte
     fugue funk gamba gig harp horn jazz kazoo koto lento lute lyra lyre mass mele metal mezzo mode mood motet music
     nota oboe opera opus organ paso piano polka pop rap raga rest riff rock rondo rumba salsa samba sax sega sitar
     solo sona song soul tabla tala tango tempo tenor toccata tonal tone trio tuba tune tutti vals vina viol viola
-    vivo voce waltz zither do re mi fa sol la ti si ut bar bis key lay lied pipe reed fife flat slur time rit ped
-    tacet
+    vivo voce waltz zither bar bis key lay lied pipe reed fife flat slur time rit ped tacet
     """.split()
 )
-_CONSONANTS, _VOWELS, _ENDS = "bdfgklmnprstvz", "aeiou", ("", "b", "k", "l", "m", "n", "p", "x")
+# Words of English, beside those of music, that these syllables make: few, by the endings below.
+_ENGLISH = frozenset(
+    """
+    bedub begob benab berob daraf demob dorab kabob kafiz kalif karob kebab kebob kenaf kitab lanaz lulab metif motif
+    nabob namaz nasab ninib polab rebab rebob redif redub rerob rerub saraf sarif serab serif taraf topaz zebub
+    """.split()
+)
+# Stems of slurs and coarse words in the languages of Europe: what holds one is thrown away, harmless or not.
+_REFUSED = tuple(
+    """
+    dag dik dup fag fat feg fif fik fod fot fuf fuk fut gip god kaf kak kik kok kon kul kum kun kur lez lol mof mon mor
+    naz neg nig nob nud pak ped pen pik pis piz pol pub pup pus put rap sat sod suk sux tar tit vag vul zig zob
+    """.split()
+)
+# Hardly a word of English ends like these.
+_CONSONANTS, _VOWELS, _LAST_VOWELS, _ENDS = "bdfgklmnprstvz", "aeiou", "aiou", "bfvz"
 
 QUESTIONS = {
     True: ("Which label fits its {what}?", "Label its {what}.", "By its {what}, which label is right?"),
@@ -59,15 +73,15 @@ OPENINGS = {
     True: "Each piece has a label for its {what}: {labels}. Answer with the label only.",
     False: "Each piece has one of these labels: {labels}. Find out what they stand for. Answer with the label only.",
 }
-GLOSSARY = " {pairs}."
+GLOSSARY = " Here {pairs}."
 
 
 def made_up_word(rng: np.random.Generator) -> str:
-    """A word of two syllables that can be spoken and means nothing in music, such as `nilo` or `zabek`."""
+    """A word of two syllables, five letters, that can be spoken and means nothing, such as `nilov` or `zegub`."""
     while True:
-        letters = [pick(list(s), rng) for s in (_CONSONANTS, _VOWELS, _CONSONANTS, _VOWELS)]
-        word = "".join(letters) + pick(list(_ENDS), rng)
-        if not any(word.startswith(m) or m in word for m in _MUSIC if len(m) > 2) and word not in _MUSIC:
+        letters = (_CONSONANTS, _VOWELS, _CONSONANTS, _LAST_VOWELS, _ENDS)
+        word = "".join(pick(list(some), rng) for some in letters)
+        if word not in _ENGLISH and not any(stem in word for stem in (*_MUSIC, *_REFUSED)):
             return word
 
 

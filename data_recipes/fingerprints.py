@@ -19,6 +19,8 @@ import soxr
 from scipy.fft import rfft
 from scipy.ndimage import maximum_filter
 
+from mllm.audio import SILENCE
+
 RATE = 8000
 """Hz at which audio is fingerprinted: what lies above 4 kHz is what codecs take away first."""
 _WINDOW, _HOP = 1024, 256
@@ -32,7 +34,6 @@ _REACH = (2, 40)
 """Least and greatest frames between the two peaks of a landmark."""
 _FLOOR_DB = -55.0
 """Peaks so far below the loudest one are noise, for codecs do what they like there."""
-_SILENCE = 1e-4
 SHAPE_FRAME = 2
 """Frames of landmarks (32 ms) in a frame of the shape."""
 _SHAPE_WINDOW, _BANDS = 2048, 32
@@ -72,7 +73,7 @@ def audio_fingerprint(samples: np.ndarray, rate: int) -> np.ndarray:
     """
     empty = np.zeros((0, 2), np.uint32)
     x = narrow(samples, rate)
-    if len(x) < _WINDOW or float(np.abs(x).max()) < _SILENCE:
+    if len(x) < _WINDOW or float(np.abs(x).max()) < SILENCE:
         return empty
     times, bins = _peaks(x)
     if len(times) < 2:

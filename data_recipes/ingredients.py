@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 from mllm.data_recipes.adapters import ADAPTERS
 from mllm.data_recipes.config import (
@@ -41,6 +40,8 @@ class Ingredients:
     sets: dict[str, str] = field(default_factory=dict)
     """Recipe whose loader gives items -> the folder or address that it starts from."""
     fonts: dict[str, Path] = field(default_factory=dict)
+    font_hashes: dict[str, str] = field(default_factory=dict)
+    """Soundfont -> sha256 of its file."""
     skipped: dict[str, dict[str, int]] = field(default_factory=dict)
     """Recipe -> reason -> how many tunes were unusable."""
     left_out: dict[str, str] = field(default_factory=dict)
@@ -57,16 +58,16 @@ class Ingredients:
             recipe = load_recipe(use.recipe)
             out.uses[recipe.name] = use
             if recipe.loader in ADAPTERS:
-                root = _set_root(config, recipe)
+                root, absent = _set_root(config, recipe)
             elif recipe.loader in ITEMS:
                 where = locate(recipe, config)
-                root = str(where) if isinstance(where, Path) else None
+                root, absent = (str(where), "") if isinstance(where, Path) else ("", where)
             else:
                 scores.append(use)
                 continue
             out.recipes[recipe.name] = recipe
-            if root is None:
-                out.left_out[recipe.name] = recipe.get or f"its folder is not here ({recipe.terms})"
+            if absent:
+                out.left_out[recipe.name] = absent
             else:
                 out.sets[recipe.name] = root
         if scores:
@@ -81,11 +82,20 @@ class Ingredients:
         for font in [*self.config.soundfonts, *self.config.test_soundfonts]:
             if (path := find_soundfont(font)) is not None:
                 self.fonts[font.name] = path
+                with path.open("rb") as file:
+                    self.font_hashes[font.name] = hashlib.file_digest(file, "sha256").hexdigest()
             else:
                 self.left_out[font.name] = f"soundfont not found ({', '.join(font.path)})"
         if self.config.soundfonts and not any(f.name in self.fonts for f in self.config.soundfonts):
             missing = "; ".join(f"{f.name}: {self.left_out[f.name]}" for f in self.config.soundfonts)
             raise DataError(f"none of the soundfonts exists: {missing}; install one or name yours")
+        heard = {self.font_hashes[f.name]: f for f in self.config.soundfonts if f.name in self.fonts}
+        for font in self.config.test_soundfonts:
+            if (same := heard.get(self.font_hashes.get(font.name, ""))) is not None:
+                raise DataError(
+                    f"test_soundfonts: {font.name} ({self.fonts[font.name]}) is the same file as {same.name} "
+                    f"({self.fonts[same.name]}), which training hears; name another one for the test"
+                )
         if self.config.clips.test and not any(f.name in self.fonts for f in self.config.test_soundfonts):
             self.left_out["test split"] = "none of its soundfonts exists, and it must not use one that training hears"
 
@@ -104,26 +114,32 @@ class Ingredients:
         """Tunes of every split; all versions of a work stand in one."""
         return split_tunes(self.tunes, self.config)
 
-    def mark(self) -> list[Any]:
-        """What of this decides the bytes of a build."""
-        digest = hashlib.sha256()
-        for tune in self.tunes:
-            digest.update(tune.to_json().encode())
-        recipes = [self.recipes[name].model_dump() for name in sorted(self.recipes) if name not in self.left_out]
-        return [digest.hexdigest(), recipes, sorted(self.sets), sorted(self.fonts)]
 
-
-def _set_root(config: Mixture, recipe: Recipe) -> str | None:
-    """What a loader takes as root, or None where the set is not here; one of the hub needs no folder."""
+def _set_root(config: Mixture, recipe: Recipe) -> tuple[str, str]:
+    """What a loader takes as root, and why the set is not here, if it is not; one of the hub needs no folder."""
     given = (config.sets_dir or os.environ.get("MLLM_SETS") or "").rstrip("/")
-    if given and Store.at(f"{given}/{recipe.path or recipe.name}").exists(""):
-        return Store.at(given if recipe.path else f"{given}/{recipe.name}").address
-    return "" if recipe.loader == "hub" else None
+    place = f"{given}/{recipe.path or recipe.name}"
+    if given and Store.at(place).exists(""):
+        return Store.at(given if recipe.path else f"{given}/{recipe.name}").address, ""
+    if recipe.loader == "hub":
+        return "", ""
+    how = recipe.get or f"see {recipe.url or recipe.terms}"
+    if given:
+        return "", f"{place} does not exist (its folder is looked for in `sets_dir` of the mixture or MLLM_SETS); {how}"
+    return "", f"set `sets_dir` in the mixture or MLLM_SETS to the folder that holds {place[1:]}; {how}"
+
+
+def whole_of(config: Mixture) -> int:
+    """What `limit` is a limit of: training clips, or where there are none the first other thing that is made.
+
+    Nothing where a mixture only takes items from sets: how many there are shows when they are read.
+    """
+    return config.clips.train or config.theory.train or config.scores.train or config.medleys.train
 
 
 def share_of(config: Mixture, limit: int | None) -> float:
-    """The part of a mixture that `limit` training clips are (training rows where there are no clips)."""
-    whole = config.clips.train or config.theory.train or config.scores.train or 1
+    """The part of a mixture that `limit` is."""
+    whole = whole_of(config)
     return 1.0 if limit is None or limit >= whole else limit / whole
 
 

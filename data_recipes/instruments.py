@@ -1,7 +1,8 @@
-"""Sixteen instrument families of General MIDI: the answer to "which instrument is this?", and where each can play."""
+"""Sixteen instrument families of General MIDI, where each can play, and how the names of instruments are said."""
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 
@@ -61,6 +62,39 @@ NAMES = tuple(FAMILIES)
 PROGRAM_NAMES = {p.number: p.name for programs in FAMILIES.values() for p in programs}
 PROGRAM_FAMILY = {p.number: name for name, programs in FAMILIES.items() for p in programs}
 DRUMS = "drums"
+
+SAID = {"mallets": "mallet percussion"}
+"""Names that a sentence says otherwise."""
+UNCOUNTABLE = frozenset("applause brass electronics fx noise percussion".split())
+"""Last words of names without an article, their verb in the singular."""
+PLURAL = frozenset("timpani".split())
+"""Last words of plurals that do not end in s."""
+_PLURAL_END = re.compile(r"[^su]s$")
+PROPER = frozenset("Celtic English French Hammond Irish Mellotron Moog Rhodes Spanish Wurlitzer".split())
+"""Words that keep their capital inside a sentence."""
+_AN = re.compile(r"(?i:(?!u[kns]|eu)[aeiou])|[FHLMNRSX][A-Z]?\b")
+"""How a name begins that takes `an`: with the sound of a vowel (not `ukulele`), or with a letter spelled out (FM)."""
+_NUMBER = re.compile(r"(?: \(.*\)| \d+| [IVX]+)+$")
+"""What follows the last word of a name: `Slap Bass 2`, `Electric Bass (finger)`, `Violin II`."""
+
+
+def _last_word(name: str) -> str:
+    return (_NUMBER.sub("", SAID.get(name, name)).split() or [""])[-1].lower()
+
+
+def is_plural(name: str) -> bool:
+    """Whether a verb beside the name stands in the plural: `solo strings` play, `brass` plays."""
+    last = _last_word(name)
+    return last not in UNCOUNTABLE and (last in PLURAL or bool(_PLURAL_END.search(last)))
+
+
+def with_article(name: str) -> str:
+    """The name as a sentence says it: `an organ`, `a French horn`; plurals and what cannot be counted without `a`."""
+    words = SAID.get(name, name).split(" ")
+    said = " ".join(w if w in PROPER or w.isupper() else w.lower() for w in words)
+    if is_plural(name) or _last_word(name) in UNCOUNTABLE:
+        return said
+    return f"{'an' if _AN.match(said) else 'a'} {said}"
 
 
 def bass_program(family: str) -> Program:

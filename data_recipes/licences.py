@@ -38,6 +38,8 @@ LICENCES: dict[str, Licence] = {
     "non-commercial": Licence("non-commercial terms of its own", commercial=False),
     "research-only": Licence("research use only", commercial=False),
 }
+OURS = "apache-2.0"
+"""Licence of what this project writes itself, such as the rows of music theory."""
 PER_TRACK = "per-track"
 """What a recipe says whose every item names its own licence."""
 SHIPPABLE = ("public-domain", "cc0", "cc-by", "cc-by-sa", "mit", "apache", "bsd")
@@ -99,7 +101,10 @@ def normalise(text: str) -> str:
         return "cc0"
     for word, short in _WORDS.items():
         plain = plain.replace(word, short)
-    if (match := _CC_TEXT.search(plain)) and not _CONDITION.search(plain[match.end() :]):
+    match = _CC_TEXT.search(plain)
+    # A word that hangs on the name by a hyphen ("cc-by-noncom") is a condition that we do not know.
+    hangs = match and not match[2] and re.match(r"[-_][a-z]", plain[match.end(1) :])
+    if match and not hangs and not _CONDITION.search(plain[match.end() :]):
         return _ordered(match[1]) + (f"-{match[2]}" if match[2] else "")
     if re.fullmatch(r"pd|public domain( mark)?( \d\.\d)?", plain):
         return "public-domain"
@@ -129,6 +134,20 @@ def refusal(licence: str, allow: Iterable[str]) -> str | None:
     if licence in allow or of in allow:
         return None
     return f"licence {licence} is not among those allowed ({', '.join(allow)})"
+
+
+def font_refusal(licence: str, allow: Iterable[str]) -> str | None:
+    """Why a soundfont under `licence` may not sound in a mixture that allows `allow`, or None where it may.
+
+    What a licence asks of copies of the soundfont (GPL, share-alike) does not reach the recordings, which are none;
+    what it forbids to do with it (sell, change) does, so that has to be allowed.
+
+    Raises:
+        DataError: the text names no licence that we know.
+    """
+    name = normalise(licence)
+    of = LICENCES[family(name)]
+    return None if of.commercial and of.derivatives else refusal(name, allow)
 
 
 _ASKS_MORE = ("public-domain", "cc0", "mit", "bsd", "apache", "cc-by", "cc-by-sa")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -14,10 +15,13 @@ from mllm.data_recipes.licences import DataError
 from mllm.data_recipes.properties import PROPERTIES, Property
 from mllm.data_recipes.row import FACTS, Turn
 from mllm.data_recipes.templates import (
+    NOUNS,
     Facts,
+    agreeing,
     chord_name,
     clock,
     fill,
+    in_number,
     known,
     needs,
     pick,
@@ -26,7 +30,7 @@ from mllm.data_recipes.templates import (
     wordings,
 )
 from mllm.data_recipes.timeline import TIMELINE, chord_at, other_chords
-from mllm.data_recipes.unanswerable import can_tell, cannot_tell
+from mllm.data_recipes.unanswerable import CAN_TELL, VOICES, cannot_tell
 
 Make = Callable[[Facts, np.random.Generator, Pool], list[Turn] | None]
 
@@ -47,20 +51,28 @@ class Maker:
     make: Make
     difficulty: int = 1
     """1 what anyone hears, 2 what takes training, 3 what takes careful listening."""
+    beside: tuple[str, ...] = ()
+    """What its turns are about beside the facts it needs."""
 
     @property
     def task(self) -> str:
         """What is asked about; makers of one task ask the same in other ways."""
         return self.name.partition(".")[0]
 
+    @property
+    def about(self) -> set[str]:
+        """The facts that its turns ask for or tell; makers that share one would repeat each other."""
+        return {*self.needs, *self.beside, *(told for fact in self.needs for told in TELLS.get(fact, ()))}
 
-def _templated(task: str, style: str) -> Make:
-    def make(facts: Facts, rng: np.random.Generator, pool: Pool) -> list[Turn] | None:
-        words = wordings()[task][style]
-        answer = fill(pick(words["answers"], rng), facts)
-        return None if answer is None else [(pick(words["questions"], rng), answer)]
 
-    return make
+TELLS = {"instruments": ("drums",), "roman": ("key",), "tags": ("genre", "mood")}
+"""Fact -> others that an answer about it gives away."""
+
+
+def _templated(task: str, style: str, facts: Facts, rng: np.random.Generator, pool: Pool) -> list[Turn] | None:
+    words = wordings()[task][style]
+    answer = fill(pick(words["answers"], rng), facts)
+    return None if answer is None else [(pick(words["questions"], rng), answer)]
 
 
 CHOICE_ENDINGS = (
@@ -83,19 +95,17 @@ def _chosen(
     return [(f"{question}\n{listed(texts)}\n{ending}", answer)]
 
 
-def _choice(task: str, prop: Property) -> Make:
-    def make(facts: Facts, rng: np.random.Generator, pool: Pool) -> list[Turn] | None:
-        truth = prop.value(facts, rng)
-        if truth is None:
-            return None
+def _choice(task: str, prop: Property, facts: Facts, rng: np.random.Generator, pool: Pool) -> list[Turn] | None:
+    truth = prop.value(facts, rng)
+    if truth is None:
+        return None
 
-        def others(count: int) -> list[str]:
-            return [prop.unit.format(v) for v in prop.others(facts, truth, count, rng, pool.vocabulary)]
+    def others(count: int) -> list[str]:
+        """Up to `count` wrong options."""
+        return [in_number(prop.unit.format(v)) for v in prop.others(facts, truth, count, rng, pool.vocabulary)]
 
-        question = pick(wordings()[task]["choice"], rng)
-        return _chosen(task, question, prop.unit.format(truth), others, rng, pool)
-
-    return make
+    question = pick(wordings()[task]["choice"], rng)
+    return _chosen(task, question, in_number(prop.unit.format(truth)), others, rng, pool)
 
 
 def _chord_choice(facts: Facts, rng: np.random.Generator, pool: Pool) -> list[Turn] | None:
@@ -106,24 +116,21 @@ def _chord_choice(facts: Facts, rng: np.random.Generator, pool: Pool) -> list[Tu
     return _chosen("chords", question, chord_name(found[1]), lambda n: other_chords(found[1], n, rng), rng, pool)
 
 
-def _verify(task: str, prop: Property) -> Make:
-    def make(facts: Facts, rng: np.random.Generator, pool: Pool) -> list[Turn] | None:
-        truth = prop.value(facts, rng)
-        wrong = [] if truth is None else prop.others(facts, truth, 1, rng, pool.vocabulary)
-        # Asked only where a wrong value could have stood there too, else a question alone would say yes.
-        if truth is None or not wrong:
-            return None
-        yes = pool.deal(f"verify {task}", 2) == 0
-        value = truth if yes else wrong[0]
-        given = {"value": value, "value_words": with_article(value), "truth": truth}
-        words = wordings()[task]["verify"]
-        question = pick(words["questions"], rng).format(**given)
-        if rng.random() < 0.5:
-            return [(f"{question} Answer yes or no.", "Yes." if yes else "No.")]
-        answer = fill(pick(words["yes" if yes else "no"], rng), facts, **given)
-        return None if answer is None else [(question, answer)]
-
-    return make
+def _verify(task: str, prop: Property, facts: Facts, rng: np.random.Generator, pool: Pool) -> list[Turn] | None:
+    truth = prop.value(facts, rng)
+    wrong = [] if truth is None else prop.others(facts, truth, 1, rng, pool.vocabulary)
+    # Asked only where a wrong value could have stood there too, else a question alone would say yes.
+    if truth is None or not wrong:
+        return None
+    yes = pool.deal(f"verify {task}", 2) == 0
+    value = truth if yes else wrong[0]
+    given = {"value": NOUNS.get(value, value), "value_words": with_article(value), "truth": NOUNS.get(truth, truth)}
+    words = wordings()[task]["verify"]
+    question = agreeing(pick(words["questions"], rng), value).format(**given)
+    if rng.random() < 0.5:
+        return [(f"{question} Answer yes or no.", "Yes." if yes else "No.")]
+    answer = fill(pick(words["yes" if yes else "no"], rng), facts, **given)
+    return None if answer is None else [(question, answer)]
 
 
 @dataclass(frozen=True)
@@ -138,7 +145,13 @@ _STRINGS = {"type": "array", "items": {"type": "string"}}
 JSON_FIELDS: dict[str, _JsonField] = {
     "instruments": _JsonField("instruments", _STRINGS, "list of strings", lambda f: list(f["instruments"])),
     "key": _JsonField("key", {"type": "string"}, "string, tonic and mode", lambda f: f["key"]),
-    "tempo": _JsonField("tempo", {"type": "integer"}, "integer, BPM", lambda f: round_tempo(f["tempo"])),
+    # The number that sentences say: rows about one recording may be joined into one dialogue for training.
+    "tempo": _JsonField(
+        "tempo",
+        {"type": "integer", "description": "BPM, the nearest metronome mark"},
+        "integer, BPM of the nearest metronome mark",
+        lambda f: round_tempo(f["tempo"]),
+    ),
     "metre": _JsonField("metre", {"type": "string"}, "string, as 3/4", lambda f: f["metre"]),
     "texture": _JsonField("texture", {"type": "string"}, "string", lambda f: f["texture"]),
     "drums": _JsonField("drums", {"type": "boolean"}, "boolean", lambda f: bool(f["drums"])),
@@ -170,17 +183,14 @@ def json_schema(names: Sequence[str]) -> dict[str, Any]:
     return {"type": "object", "properties": properties, "required": list(names), "additionalProperties": False}
 
 
-def _json(kind: str) -> Make:
-    def make(facts: Facts, rng: np.random.Generator, pool: Pool) -> list[Turn] | None:
-        ready = [name for name, field in JSON_FIELDS.items() if field.needs in facts]
-        if not ready:
-            return None
-        count = int(rng.integers(1, min(5, len(ready)) + 1))
-        names = [ready[int(i)] for i in rng.permutation(len(ready))[:count]]
-        fields = _said_fields(names) if kind == "listed" else json.dumps(json_schema(names))
-        return [(pick(wordings()["json"][kind], rng).format(fields=fields), _as_json(names, facts))]
-
-    return make
+def _json(kind: str, facts: Facts, rng: np.random.Generator, pool: Pool) -> list[Turn] | None:
+    ready = [name for name, field in JSON_FIELDS.items() if field.needs in facts]
+    if not ready:
+        return None
+    count = int(rng.integers(1, min(5, len(ready)) + 1))
+    names = [ready[int(i)] for i in rng.permutation(len(ready))[:count]]
+    fields = _said_fields(names) if kind == "listed" else json.dumps(json_schema(names))
+    return [(pick(wordings()["json"][kind], rng).format(fields=fields), _as_json(names, facts))]
 
 
 def _all() -> Iterator[Maker]:
@@ -189,18 +199,19 @@ def _all() -> Iterator[Maker]:
         for style in ("short", "sentence"):
             if style in entry:
                 read = needs(entry[style]["answers"])
-                yield Maker(f"{task}.{style}", read, style, _templated(task, style), difficulty)
-        if task in PROPERTIES and "choice" in entry:
-            yield Maker(f"{task}.choice", PROPERTIES[task].needs, "choice", _choice(task, PROPERTIES[task]), difficulty)
-        if task in PROPERTIES and "verify" in entry:
-            yield Maker(f"{task}.verify", PROPERTIES[task].needs, "verify", _verify(task, PROPERTIES[task]), difficulty)
+                yield Maker(f"{task}.{style}", read, style, partial(_templated, task, style), difficulty)
+        for style, ask in (("choice", _choice), ("verify", _verify)):
+            if task in PROPERTIES and style in entry:
+                prop = PROPERTIES[task]
+                yield Maker(f"{task}.{style}", prop.needs, style, partial(ask, task, prop), difficulty)
     for name, (read, style, make) in TIMELINE.items():
         yield Maker(name, read, style, make, wordings()[name.partition(".")[0]]["difficulty"])
     yield Maker("chords.choice", ("chords",), "choice", _chord_choice, 3)
     for kind in ("listed", "schema"):
-        yield Maker(f"json.{kind}", (), "json", _json(kind), wordings()["json"]["difficulty"])
-    yield Maker("cannot_tell", (), "honest", cannot_tell, 2)
-    yield Maker("can_tell", (), "honest", can_tell, 2)
+        yield Maker(f"json.{kind}", (), "json", partial(_json, kind), wordings()["json"]["difficulty"])
+    yield Maker("cannot_tell", (), "honest", cannot_tell, 2, VOICES)
+    for kind, (read, make, beside) in CAN_TELL.items():
+        yield Maker(f"can_tell.{kind}", read, "honest", make, 2, beside)
 
 
 MAKERS: dict[str, Maker] = {maker.name: maker for maker in _all()}
@@ -257,13 +268,15 @@ def draw_turns(
         by_task.setdefault(makers[int(i)].task, []).append(makers[int(i)])
     tasks = [list(by_task)[int(i)] for i in rng.permutation(len(by_task))]
     made: list[tuple[str, str, list[Turn]]] = []
-    for turn in range(max(map(len, by_task.values()), default=0)):
+    while any(by_task.values()):
         for task in tasks:
             if len(made) == count:
                 return made
-            maker = by_task[task][turn] if turn < len(by_task[task]) else None
-            if maker and (turns := maker.make(usable, rng, pool)):
-                made.append((task, maker.style, turns))
+            while by_task[task]:
+                maker = by_task[task].pop()
+                if turns := maker.make(usable, rng, pool):
+                    made.append((task, maker.style, turns))
+                    break
     return made
 
 
@@ -279,7 +292,9 @@ def dialogue(
     only: Sequence[str] = (),
     pool: Pool | None = None,
 ) -> list[Turn] | None:
-    """Several turns about one clip in mixed styles; no task comes twice; later turns may lean on earlier ones.
+    """Several turns about one clip in mixed styles; none asks for a fact that an earlier one asked for or told.
+
+    Later turns may lean on earlier ones, and the last may ask to put what was said into JSON.
 
     Args:
         facts, only, pool: as for `make_turns`.
@@ -301,16 +316,21 @@ def dialogue(
     recap = wanted >= 3 and rng.random() < _RECAP
     out: list[Turn] = []
     asked: list[str] = []
+    told: set[str] = set()
     for i in rng.permutation(len(tasks)):
         task = tasks[int(i)]
         if len(out) == wanted - recap:
             break
         if out and task in OPENERS:
             continue
-        maker = by_task[task][int(rng.integers(len(by_task[task])))]
+        fresh = [maker for maker in by_task[task] if not maker.about & told]
+        if not fresh:
+            continue
+        maker = fresh[int(rng.integers(len(fresh)))]
         made = maker.make(usable, rng, pool)
         if not made:
             continue
+        told |= maker.about
         question, answer = made[0]
         follow = wordings().get(task, {}).get("follow")
         if out and follow and maker.style == "short" and rng.random() < _FOLLOW:

@@ -31,6 +31,25 @@ OURS = {
 """Sources that are no recipe."""
 
 
+class Distinct:
+    """Which recordings and scores were counted already: eight bytes of each name, not more than `most` of them."""
+
+    def __init__(self, most: int = 4_000_000) -> None:
+        self.most = most
+        self._seen: set[int] = set()
+
+    def add(self, name: str) -> bool:
+        """True where the name is new."""
+        mark = int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big")
+        if mark in self._seen:
+            return False
+        if len(self._seen) >= self.most:
+            # All are forgotten rather than none: rows about one recording mostly stand together.
+            self._seen.clear()
+        self._seen.add(mark)
+        return True
+
+
 class Counted:
     """Counts over the rows of a build, one shard in memory at a time."""
 
@@ -43,6 +62,7 @@ class Counted:
         self.licences: Counter[str] = Counter()
         self.skips: Counter[str] = Counter()
         self.shards: dict[str, str] = {}
+        self._recordings = Distinct()
 
     def add(self, store: Store, shard: str) -> None:
         """Count one shard."""
@@ -51,16 +71,14 @@ class Counted:
         file = pq.ParquetFile(pa.BufferReader(data))
         self.skips.update(skips_of(file.schema_arrow))
         columns = ["task", "split", "source", "licence", "length", "provenance"]
-        seen = set()
         for row in file.read(columns).to_pylist():
             split = row["split"]
             self.rows.setdefault(split, Counter())[row["task"]] += 1
             self.rows_by_source[row["source"]] += 1
             self.licences[row["licence"]] += 1
             recording = json.loads(row["provenance"])["sha256"]
-            # All rows about one recording are in one shard; an episode is about several.
-            if row["source"] != "episodes" and row["length"] and recording not in seen:
-                seen.add(recording)
+            # An episode is about several recordings, which have rows of their own.
+            if row["source"] != "episodes" and row["length"] and self._recordings.add(f"{split} {recording}"):
                 self.clips[split] += 1
                 self.clips_by_source[row["source"]] += 1
                 self.seconds[split] += row["length"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,8 +19,9 @@ from mllm.data_recipes.perform import Event, draw_tempo, perform
 from mllm.data_recipes.synthesizer import play
 from mllm.data_recipes.tune import Tune, fingerprint, key_name
 
-MINUTES = (1.0, 10.0)
+MINUTES = (1.0, 30.0)
 SECTIONS = (3, 12)
+"""A medley of more than eleven minutes has as many sections as it needs."""
 SECTION_SECONDS = (10.0, 60.0)
 _GAP = (0.4, 1.2)
 _CROSSFADE = (0.5, 1.5)
@@ -118,14 +119,14 @@ def _draw(
 
 
 def plan_medley(rng: np.random.Generator, tunes: Sequence[Tune], minutes: float) -> MedleyPlan:
-    """A medley of 3 to 12 sections of 10 to 60 seconds, about `minutes` long.
+    """A medley of 3 to 12 sections of 10 to 60 seconds (beyond eleven minutes of more), about `minutes` long.
 
     Some sections come back: same tune, key and place, other tempo and instruments, label with a prime. Tunes of one
     opening are taken once.
 
     Args:
         tunes: of one split, in a fixed order.
-        minutes: 1 to 10.
+        minutes: 1 to 30; no medley is longer than 30.
 
     Raises:
         DataError: `minutes` out of range, or too few tunes that can be played.
@@ -136,7 +137,8 @@ def plan_medley(rng: np.random.Generator, tunes: Sequence[Tune], minutes: float)
         raise DataError("a medley needs tunes, and there are none in this split")
     total = minutes * 60
     fewest = max(SECTIONS[0], math.ceil(total / (SECTION_SECONDS[1] - 5)))
-    count = int(rng.integers(fewest, min(SECTIONS[1], int(total / (SECTION_SECONDS[0] + 5))) + 1))
+    most = max(fewest, min(SECTIONS[1], int(total / (SECTION_SECONDS[0] + 5))))
+    count = int(rng.integers(fewest, most + 1))
     shares = rng.uniform(0.6, 1.4, size=count)
     shares = np.clip(shares / shares.sum() * total, *SECTION_SECONDS)
     out: list[SectionPlan] = []
@@ -156,7 +158,7 @@ def plan_medley(rng: np.random.Generator, tunes: Sequence[Tune], minutes: float)
             tune = tunes[int(rng.integers(len(tunes)))]
             if fingerprint(tune) in heard:
                 continue
-            section = _draw(rng, tune, chr(ord("A") + len(first)), seconds, before, None)
+            section = _draw(rng, tune, _label(len(first)), seconds, before, None)
         try:
             _played(section, tune)
         except (ValueError, IndexError):
@@ -165,8 +167,23 @@ def plan_medley(rng: np.random.Generator, tunes: Sequence[Tune], minutes: float)
         first.setdefault(section.label.rstrip("'"), section)
         out.append(section)
         if len(out) == count:
-            return MedleyPlan(tuple(out), float(rng.uniform(0.0, 0.5)))
+            lead_in = float(rng.uniform(0.0, 0.5))
+            while _seconds(out, lead_in, by_id) > MINUTES[1] * 60:  # more than anything here listens to
+                out.pop()
+            return MedleyPlan(tuple(out), lead_in)
     raise DataError(f"{len(tunes)} tunes give only {len(out)} of {count} sections; add tunes to this split")
+
+
+def _label(number: int) -> str:
+    """A, B, … Z, AA, AB, …"""
+    letter = chr(ord("A") + number % 26)
+    return letter if number < 26 else _label(number // 26 - 1) + letter
+
+
+def _seconds(sections: Sequence[SectionPlan], lead_in: float, tunes: Mapping[str, Tune]) -> float:
+    """Length of the whole."""
+    bodies = sum(s.bars * _bar_seconds(tunes[s.tune], s.tempo) for s in sections)
+    return lead_in + bodies + sum(s.join for s in sections[:-1]) + _RING
 
 
 def make_medley(

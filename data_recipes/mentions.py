@@ -6,8 +6,8 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from mllm.data_recipes.properties import midi_number, parse_key
-from mllm.data_recipes.templates import known, speed
+from mllm.data_recipes.properties import midi_number
+from mllm.data_recipes.templates import known, parse_key, speed
 
 _MODES = "major|minor|dorian|mixolydian|lydian|phrygian|locrian"
 _KEY = re.compile(rf"\b([A-G])(?:\s?(#|b|♯|♭)|[\s-](sharp|flat))?[\s-]({_MODES}|maj|min)\b")
@@ -23,8 +23,8 @@ _SPOKEN = {"two": 2, "three": 3, "four": 4, "five": 5, "six": 6, "seven": 7, "ni
 _SPOKEN_METRE = re.compile(
     r"\b(two|three|four|five|six|seven|nine|twelve)[- ](two|four|eight)\b(?!\s*(?:bars|beats))", re.I
 )
-_NOTE = re.compile(r"(?<![A-Za-z])([A-G](?:#|b|♯|♭)?-?\d)(?![\d/])")
-_LETTERS = re.compile(r"(?<![A-Za-z])[A-G][#b♯♭]?(?:\s*,\s*(?:and\s+)?[A-G][#b♯♭]?(?![A-Za-z#\d:]))+")
+_NOTE = re.compile(r"(?<![A-Za-z])([A-G][#b♯♭]{0,2}-?\d)(?![\d/])")
+_LETTERS = re.compile(r"(?<![A-Za-z])[A-G][#b♯♭]{0,2}(?:\s*,\s*(?:and\s+)?[A-G][#b♯♭]{0,2}(?![A-Za-z#\d:]))+")
 _CHORD = re.compile(r"(?<![A-Za-z])([A-G][#b]?:[a-z0-9()#,]*[a-z0-9)](?:/[#b]?\d+)?)")
 _CLOCK = re.compile(r"(?<![\d:])(\d{1,2}:\d{2})(?![\d:])")
 _COUNT = re.compile(r"(?<![\w./:#-])(\d+(?:\.\d+)?)(?![\w/:]|\.\d)")
@@ -136,7 +136,7 @@ def _notes(text: str) -> set[Any]:
 
 
 def _letters(text: str) -> set[Any]:
-    runs = (re.findall(r"[A-G][#b♯♭]?", run) for run in _LETTERS.findall(text))
+    runs = (re.findall(r"[A-G][#b♯♭]{0,2}", run) for run in _LETTERS.findall(text))
     return {tuple((midi_number(_plain(n) + "4") or 0) % 12 for n in run) for run in runs}
 
 

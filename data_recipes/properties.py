@@ -9,8 +9,7 @@ from typing import Any
 import numpy as np
 
 from mllm.data_recipes.instruments import DRUMS, NAMES, PROGRAM_NAMES
-from mllm.data_recipes.templates import Facts, affect, pitch_name, round_tempo
-from mllm.errors import MllmError
+from mllm.data_recipes.templates import Facts, affect, parse_key, pitch_name, round_tempo
 from mllm.score_types import Key
 
 Vocabulary = Mapping[str, Sequence[str]]
@@ -27,7 +26,9 @@ KINSHIP = (
 )
 """Instruments that are mistaken for one another."""
 _SINGLE = (*PROGRAM_NAMES.values(), "double bass", "tuba", "mandolin", "banjo", "ukulele", "English horn", "timpani")
-_NSYNTH = ("bass", "brass", "flute", "guitar", "keyboard", "mallet", "organ", "reed", "string", "synth lead", "vocal")
+_NSYNTH = (
+    "bass", "brass", "flute", "guitar", "keyboard", "mallets", "organ", "reeds", "strings", "synthesizer lead", "voice",
+)  # fmt: skip
 INSTRUMENTS = (NAMES, _SINGLE, _NSYNTH)
 """Sets of names that do not overlap inside a set: a violin is one of the solo strings, so those never compete."""
 METRES = ("2/4", "3/4", "4/4", "6/8")
@@ -100,15 +101,6 @@ def _other_instruments(facts: Facts, truth: str, count: int, rng: np.random.Gene
             kin = [n for group in KINSHIP if truth in group for n in group]
             return _draw([n for n in names if n not in playing], count, rng, kin)
     return []
-
-
-def parse_key(text: str) -> Key | None:
-    """The key of `F# minor`, or None where it is no such name."""
-    try:
-        tonic, mode = text.split()
-        return Key(tonic, mode)
-    except (ValueError, MllmError):
-        return None
 
 
 def _key(facts: Facts, rng: np.random.Generator) -> str | None:
@@ -193,14 +185,28 @@ def midi_number(name: str) -> int | None:
 
 
 def _note(fact: str) -> Callable[[Facts, np.random.Generator], str | None]:
-    return lambda facts, rng: facts[fact] if midi_number(facts[fact]) is not None else None
+    """The note, where the source spells it as the wrong ones will be, else its spelling would tell it from them."""
+
+    def value(facts: Facts, rng: np.random.Generator) -> str | None:
+        pitch = midi_number(facts[fact])
+        known = pitch is not None and pitch in range(128) and pitch_name(pitch, facts.get("key")) == facts[fact]
+        return facts[fact] if known else None
+
+    return value
 
 
 def _other_notes(facts: Facts, truth: str, count: int, rng: np.random.Generator, words: Vocabulary) -> list[str]:
-    pitch, key = midi_number(truth), parse_key(facts.get("key", ""))
+    """Notes of the scale for one of the scale, others for another: neither sharps nor flats tell the true one."""
+    pitch, name = midi_number(truth), facts.get("key")
+    key = parse_key(name or "")
     assert pitch is not None
-    names = key.spell if key else pitch_name
-    return [names(p) for p in _around(pitch, 12, 127, (1, 2, 2, 3, 4), count, rng)]
+    alike = list(range(128))
+    if key:
+        # The scale is seven neighbours on the line of fifths.
+        scale = {(key.signature + i) * 7 % 12 for i in range(-1, 6)}
+        alike = [p for p in alike if (p % 12 in scale) == (pitch % 12 in scale)]
+    places = _around(alike.index(pitch), 0, len(alike) - 1, (1, 1, 2) if key else (1, 2, 2, 3, 4), count, rng)
+    return [pitch_name(alike[place], name) for place in places]
 
 
 def _other_counts(facts: Facts, truth: str, count: int, rng: np.random.Generator, words: Vocabulary) -> list[str]:
@@ -241,7 +247,7 @@ PROPERTIES: dict[str, Property] = {
     "melody_highest": Property(("highest",), _note("highest"), _other_notes),
     "genre": Property(("genre",), lambda f, rng: f["genre"], _of_words("genre", GENRES)),
     "mood": Property(("mood",), _mood, _of_words("mood", MOODS)),
-    "pitch": Property(("pitch",), lambda f, rng: pitch_name(int(f["pitch"])), _other_notes),
+    "pitch": Property(("pitch",), lambda f, rng: pitch_name(int(f["pitch"]), f.get("key")), _other_notes),
     "bars": Property(("bars",), _count("bars"), _other_counts, "{} bars"),
     "valence": Property(
         ("valence",),

@@ -9,6 +9,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from mllm.data_recipes.duplicates import deduplicate
+from mllm.data_recipes.licences import DataError
 from mllm.data_recipes.row import shard_bytes, skips_of
 from mllm.data_recipes.store import Store
 
@@ -27,7 +28,10 @@ def remove_duplicates(store: Store, workers: int) -> int:
         drops = deduplicate(store.address, workers, RENDERED)
         found = [{"id": d.id, "instead": d.instead, "why": d.why} for d in drops]
         store.write(NAME, (json.dumps(found, indent=1, ensure_ascii=False) + "\n").encode())
-    drop = {entry["id"] for entry in json.loads(store.read(NAME))}
+    try:
+        drop = {entry["id"] for entry in json.loads(store.read(NAME))}
+    except (ValueError, TypeError, KeyError) as error:
+        raise DataError(f"{store.where(NAME)} is broken: delete it and build again") from error
     if drop:
         for shard in store.names("rows", ".parquet"):
             _filter(store, shard, drop)

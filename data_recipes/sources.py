@@ -108,7 +108,8 @@ def locate(recipe: Recipe, mixture: Mixture) -> Path | str:
     if root is None:
         return f"set `scores_dir` in the mixture or MLLM_DATA to a folder that holds {recipe.path} ({recipe.terms})"
     path = root / recipe.path
-    return path if path.exists() else f"{path} does not exist ({recipe.terms})"
+    looked = f"{path} does not exist (looked for in `scores_dir` of the mixture or MLLM_DATA; {recipe.terms})"
+    return path if path.exists() else looked
 
 
 def _parsed(

@@ -12,8 +12,9 @@ from typing import Any
 import fsspec
 import numpy as np
 
-from mllm.audio import load_audio
-from mllm.data_recipes.adapters import load_items
+from mllm.audio import SILENCE, load_audio
+from mllm.data_recipes.adapters import ADAPTERS, described, load_items
+from mllm.data_recipes.adapters_sources import Absent
 from mllm.data_recipes.augment import normalise
 from mllm.data_recipes.choices import Pool
 from mllm.data_recipes.clip import write_flac
@@ -40,6 +41,8 @@ PLAYED = ("midi_folder",)
 RING, LEVEL = 0.4, 0.7
 """Seconds that the last notes of an excerpt ring, and its peak."""
 SPLITS = ("train", "validation", "test")
+_REFUSED = {"unknown licence", "forbidden source"}
+"""Reasons that are no mistake in a recipe."""
 
 
 class ItemStage:
@@ -52,16 +55,21 @@ class ItemStage:
         self.config, self.share = config, share
         self.recipes, self.sets, self.uses, self.fonts = found.recipes, found.sets, found.uses, found.fonts
         self.weights = {split: found.font_weights(split) for split in SPLITS}
-        self.workers = found.workers
+        self.workers, self.left_out = found.workers, found.left_out
 
     def total(self) -> int | None:
         """Unknown: a stream tells its length at its end."""
         return None
 
     def units(self) -> Iterator[Unit]:
-        """Chunks of every set in the order of its own files; each carries the reasons for what its loader left out."""
+        """Chunks of every set in the order of its own files; each carries the reasons for what its loader left out.
+
+        Raises:
+            DataError: a recipe does not fit its set. Every set is tried before the first chunk comes, so that most of
+                these errors cost no work.
+        """
         number = 0
-        for name in self.sets:
+        for name in [name for name in self.sets if self._gives(name)]:
             skipped: Counter[str] = Counter()
             chunks: dict[str, list[Item]] = {split: [] for split in SPLITS}
             for item in self._kept(name, skipped):
@@ -80,6 +88,32 @@ class ItemStage:
         skipped.clear()
         return unit
 
+    def _gives(self, name: str) -> bool:
+        """Whether a set gives an item; where it is not here or all of it is refused, `left_out` says so."""
+        recipe, skipped, refused = self.recipes[name], Counter[str](), set(_REFUSED)
+        if recipe.loader not in ADAPTERS:
+            return True
+        try:
+            for item in self._load(recipe, skipped):
+                if not (why := refusal(item.licence, self.config.allow_licences)):
+                    return True
+                refused.add(why)
+                skipped[why] += 1
+        except Absent as error:
+            self.left_out[name] = str(error)
+            return False
+        reasons = Counter({why: count for why, count in skipped.items() if not why.endswith(", left out")})
+        told = ", ".join(f"{why} ({count} times)" for why, count in reasons.most_common(3)) or "there are no rows"
+        # Of a set on the hub the recordings often lie nowhere: without a folder of the user's they cannot be here.
+        away = not self.sets[name] and all(why.startswith("missing file") for why in reasons)
+        if reasons and (away or set(reasons) <= refused):
+            self.left_out[name] = f"none of its items can be used: {told}. {recipe.get}".strip()
+            return False
+        raise DataError(
+            f"{name}: no item of the set can be used: {told}; correct the recipe, or add what is missing. "
+            f"{recipe.get}".strip()
+        )
+
     def _kept(self, name: str, skipped: Counter[str]) -> Iterator[Item]:
         """Items whose licence the mixture allows, thinned to the recipe's weight where that is below one."""
         recipe, use, kept = self.recipes[name], self.uses[name], 0
@@ -97,7 +131,7 @@ class ItemStage:
                     if (again := seen[item.id]) > 1:  # two captions of one file: rows need names of their own
                         item = replace(item, id=f"{item.id}#{again}", work=item.work or item.id)
                     yield item
-        except DataError as error:  # a set that turns out to be gone or broken must not cost the others
+        except Absent as error:  # a set that turns out to be gone must not cost the others
             skipped[f"the rest of the set: {error}"] += 1
 
     def _load(self, recipe: Recipe, skipped: Counter[str]) -> Iterator[Item]:
@@ -118,21 +152,38 @@ class ItemStage:
         made.skips.update({f"{name}: {why}": count for why, count in skipped.items()})
         for place, item in enumerate(items):
             audio, digest, seconds = "", "", 0.0
+            file = folder / f"{place:03d}.flac"
             font = self._font(recipe, item, unit.split)
             if item.audio or font:
                 try:
                     samples = self._play(recipe, item, font) if font else self._cut(item)
-                    whole = not font and not item.start and len(samples) < self._longest(item) * rate - 1
+                    seconds = len(samples) / rate
+                    if not font:
+                        whole = not item.start and len(samples) < self._longest(item) * rate - 1
+                        item = replace(item, facts=cut_facts(item.facts, item.start, seconds, whole))
                 except (AudioError, DataError, OSError) as error:
                     made.skips[f"{name}: {_reason(error)}"] += 1
                     continue
-                audio, seconds = f"{unit.clips}/{place:03d}.flac", len(samples) / rate
-                digest = write_flac(folder / f"{place:03d}.flac", samples, rate)
-                if not font:
-                    item = replace(item, facts=cut_facts(item.facts, item.start, seconds, whole))
+                except MemoryError:
+                    raise
+                except Exception as error:  # libraries of far places have errors of their own
+                    made.skips[f"{name}: error in reading a recording: {described(error)}"] += 1
+                    continue
+                if not np.abs(samples).max(initial=0.0) >= SILENCE:  # which NaN is not either
+                    made.skips[f"{name}: silent"] += 1
+                    continue
+                audio = f"{unit.clips}/{file.name}"
+                digest = write_flac(file, samples, rate)
             elif item.score:
                 digest = sha256_text(item.score)
-            rows = self._rows(recipe, item, unit.split, audio, digest, seconds, font, pool)
+            try:
+                rows = self._rows(recipe, item, unit.split, audio, digest, seconds, font, pool)
+            except (DataError, MemoryError):
+                raise
+            except Exception as error:  # one odd item must not end an hour's work, and an error of ours must show
+                made.skips[f"{name}: error in a maker: {described(error)}"] += 1
+                file.unlink(missing_ok=True)
+                continue
             if not rows:
                 made.skips[f"{name}: no maker asks about what is known of it"] += 1
             made.rows += rows

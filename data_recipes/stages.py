@@ -6,8 +6,9 @@ from collections.abc import Callable, Iterator
 
 from mllm.data_recipes import stage_clips, stage_episodes, stage_items, stage_medleys, stage_rows
 from mllm.data_recipes.config import Mixture
-from mllm.data_recipes.ingredients import Ingredients, share_of
+from mllm.data_recipes.ingredients import Ingredients, share_of, whole_of
 from mllm.data_recipes.stage import Stage
+from mllm.data_recipes.stage_few_items import FewItems
 from mllm.data_recipes.store import Store
 
 STAGES: dict[str, Callable[[Mixture, Ingredients, Store, float], Stage | None]] = {
@@ -30,4 +31,6 @@ def plan_stages(config: Mixture, found: Ingredients, store: Store, limit: int | 
     share = share_of(config, limit)
     for plan in STAGES.values():
         if (stage := plan(config, found, store, share)) is not None:
+            if isinstance(stage, stage_items.ItemStage) and limit is not None and not whole_of(config):
+                stage = FewItems(config, found, limit)
             yield stage

@@ -7,7 +7,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from io import BufferedIOBase
@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import fsspec
+from filelock import FileLock, Timeout
 from fsspec.implementations.local import LocalFileSystem
 
 from mllm.data_recipes.licences import DataError
@@ -23,6 +24,9 @@ from mllm.whole_files import PART, write_whole
 _IN_MEMORY = 32 << 20
 """Bytes of a file from elsewhere that are held in memory while it is open; a longer one lies in a temporary file."""
 _BLOCK = 1 << 20
+_LOCK = "build.lock"
+_PATIENCE = 3.0
+"""Seconds that a build waits for the workers of one that was killed to end."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +61,11 @@ class Store:
     def local(self) -> Path | None:
         """The folder on this machine, or None for an address elsewhere."""
         return Path(self._root) if isinstance(self._fs, LocalFileSystem) else None
+
+    @property
+    def passing(self) -> bool:
+        """Whether what is written there is gone when this process ends, and not seen by others."""
+        return any(part.startswith("memory://") for part in self.address.split("::"))
 
     @property
     def _fs(self) -> Any:
@@ -141,14 +150,47 @@ class Store:
             return
         target = self.local / name
         part = target.with_name(target.name + PART)
-        for old in (part, target):
-            shutil.rmtree(old, ignore_errors=True)
+        shutil.rmtree(part, ignore_errors=True)
         part.mkdir(parents=True)
         yield part
+        shutil.rmtree(target, ignore_errors=True)
         if any(part.iterdir()):
             os.replace(part, target)
         else:
             part.rmdir()
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """While the block runs, no other build writes here. Elsewhere than on this machine nothing can be held.
+
+        The system lets go of the place when the process ends, however that comes about.
+
+        Raises:
+            DataError: another build is running here, or nothing can be written here.
+        """
+        if self.local is None:
+            yield
+            return
+        new = not self.local.exists()
+        lock = FileLock(self.local / _LOCK, timeout=_PATIENCE)
+        try:
+            self.local.mkdir(parents=True, exist_ok=True)
+            lock.acquire()
+        except Timeout:
+            raise DataError(
+                f"another build is running in {self.address}: wait until it has ended, or choose another folder"
+            ) from None
+        except OSError as error:
+            raise DataError(f"{self.address} cannot be written: {error.strerror or error}") from error
+        try:
+            yield
+        finally:
+            with suppress(OSError):
+                (self.local / _LOCK).unlink()  # while it is held: later it could be another build's
+            lock.release()
+            if new:  # and nothing came of it
+                with suppress(OSError):
+                    self.local.rmdir()
 
     def _send(self, name: str, send: Callable[[str], object]) -> None:
         """Call `send` with the place of a file that is not here; make its folder where folders have to be made."""

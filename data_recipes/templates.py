@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import lru_cache
 from pathlib import Path
 from string import Formatter
@@ -12,22 +12,17 @@ from typing import Any
 import numpy as np
 import yaml
 
+from mllm.data_recipes.instruments import is_plural, with_article
 from mllm.data_recipes.row import Turn
-from mllm.data_recipes.tune import key_name, note_name
+from mllm.errors import MllmError
 from mllm.metronome import nearest_mark
+from mllm.score_types import Key
 
 Facts = dict[str, Any]
 
 SHORT_TASKS = ("instrument", "key", "tempo", "metre")
 MELODY_TASKS = ("melody_lowest", "melody_highest", "melody_range", "melody_contour", "melody_first_notes")
 
-_WORDS = {
-    "mallets": "mallet percussion",
-    "solo strings": "solo strings",
-    "brass": "brass",
-    "orchestral reeds": "orchestral reeds",
-    "drums": "drums",
-}
 _METRE_WORDS = {
     "2/4": "two beats in a bar",
     "3/4": "three beats in a bar",
@@ -51,6 +46,11 @@ _CONTOURS = {"ascending": "rising", "descending": "falling"}
 """Words of `mllm.score_facts` -> words of `row.FACTS`."""
 _KEY = re.compile(r"([A-G][#b]?) ([a-z]+)")
 _METRE = re.compile(r"\d{1,2}/(?:1|2|4|8|16)")
+NOUNS = {"arch": "an arch", "valley": "a valley", "duet": "a duet"}
+"""Words of a property that a sentence says with an article."""
+_PLURAL_VERBS = {"Is": "Are", "Does": "Do"}
+_VERB = re.compile(r"\b(Is|Does)(?= \{value_words\})")
+_ONE = re.compile(r"\b(?:(There) are )?1 (bar|section)s\b")
 _MOST_COUNTED = 60
 """Notes that somebody may be asked to count."""
 _UNSTEADY = 0.06
@@ -98,14 +98,33 @@ def round_tempo(bpm: float) -> int:
     return mark if abs(mark / bpm - 1) < 0.03 else round(bpm)
 
 
-def with_article(name: str) -> str:
-    """`an organ`; plurals and collective nouns stay as they are."""
-    return _WORDS.get(name, f"{'an' if name[0] in 'aeiou' else 'a'} {name}")
+def agreeing(template: str, name: str) -> str:
+    """The template with its verb in the number of the instrument that `value_words` is going to name."""
+    return _VERB.sub(lambda verb: _PLURAL_VERBS[verb[1]], template) if is_plural(name) else template
+
+
+def in_number(text: str) -> str:
+    """`There is 1 bar` for `There are 1 bars`."""
+    return _ONE.sub(lambda m: f"{'There is ' if m[1] else ''}1 {m[2]}", text)
+
+
+def parse_key(text: str) -> Key | None:
+    """The key of `F# minor`, or None where it is no such name."""
+    try:
+        tonic, mode = text.split()
+        return Key(tonic, mode)
+    except (ValueError, MllmError):
+        return None
 
 
 def join(words: list[str]) -> str:
     """`a flute, a harp and drums`."""
     return " and ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)
+
+
+def instrument_words(names: Iterable[str]) -> str:
+    """`a flute, a harp and drums`, each name once."""
+    return join([with_article(name) for name in dict.fromkeys(names)])
 
 
 def clock(seconds: float) -> str:
@@ -114,12 +133,8 @@ def clock(seconds: float) -> str:
 
 
 def pitch_name(pitch: int, key: str | None = None) -> str:
-    """Name with octave of a MIDI number, 60 = C4, spelled with flats where `key` has flats."""
-    for tonic in range(12):
-        for mode in ("major", "minor", "dorian", "mixolydian"):
-            if key == key_name(tonic, mode):
-                return note_name(pitch, tonic, mode)
-    return note_name(pitch, 0, "major")
+    """Name with octave of a MIDI number, 60 = C4, spelled as in `key`; as in C major where none is known."""
+    return (parse_key(key or "") or Key("C")).spell(pitch)
 
 
 def chord_name(label: str) -> str:
@@ -165,8 +180,8 @@ def _in_words(value: Any) -> str:
 
 
 FIELDS: dict[str, tuple[tuple[str, ...], Callable[[Facts], str | None]]] = {
-    "instrument_list": (("instruments",), lambda f: ", ".join(f["instruments"])),
-    "instrument_words": (("instruments",), lambda f: join([with_article(n) for n in f["instruments"]])),
+    "instrument_list": (("instruments",), lambda f: ", ".join(dict.fromkeys(f["instruments"]))),
+    "instrument_words": (("instruments",), lambda f: instrument_words(f["instruments"])),
     "instrument_count": (("instruments",), lambda f: str(len(set(f["instruments"])))),
     "key": (("key",), lambda f: _key(f, 0)),
     "tonic": (("key",), lambda f: _key(f, 1)),
@@ -191,7 +206,7 @@ FIELDS: dict[str, tuple[tuple[str, ...], Callable[[Facts], str | None]]] = {
     "mood_list": (("mood",), lambda f: _in_words(f["mood"])),
     "valence_word": (("valence",), lambda f: affect(f["valence"], "negative", "neutral", "positive")),
     "arousal_word": (("arousal",), lambda f: affect(f["arousal"], "calm", "moderate", "energetic")),
-    "pitch_name": (("pitch",), lambda f: pitch_name(int(f["pitch"]))),
+    "pitch_name": (("pitch",), lambda f: pitch_name(int(f["pitch"]), f.get("key"))),
     "pitch_number": (("pitch",), lambda f: str(int(f["pitch"]))),
     "drums_word": (("drums",), lambda f: "yes" if f["drums"] else "no"),
     "drums_words": (("drums",), lambda f: "Drums play" if f["drums"] else "No drums play"),
@@ -211,7 +226,7 @@ def fill(template: str, facts: Facts, **given: str) -> str | None:
     """The template with its fields said (those of `given` as given), or None where one of them cannot be said."""
     names = [name for _, name, _, _ in Formatter().parse(template) if name]
     said = {name: given[name] if name in given else FIELDS[name][1](facts) for name in names}
-    return None if None in said.values() else template.format(**said)
+    return None if None in said.values() else in_number(template.format(**said))
 
 
 def ask(task: str, facts: Facts, rng: np.random.Generator, style: str | None = None) -> Turn:

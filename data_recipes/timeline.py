@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from itertools import groupby
 from typing import Any
 
@@ -14,19 +15,18 @@ from mllm.data_recipes.templates import (
     Facts,
     chord_name,
     clock,
-    join,
+    instrument_words,
     pick,
     round_tempo,
-    with_article,
     wordings,
 )
+from mllm.data_recipes.theory import spell
 from mllm.errors import MllmError
 from mllm.score_types import Key
 
 _LONGEST_LIST = 12
 _MARGIN = 0.5
 """Seconds that a moment asked about keeps from the border of what sounds there."""
-_FLATS = ("C", "Db", "D", "Eb", "E", "F", "F#", "G", "Ab", "A", "Bb", "B")
 _QUALITIES = ("maj", "min", "7", "maj7", "min7")
 _TRIES = 12
 
@@ -68,34 +68,39 @@ def _chord_list(facts: Facts, rng: np.random.Generator, pool: Pool) -> list[Turn
     return [(_question("chords", "list", rng), ", ".join(chords))]
 
 
-def _chord_end(kind: str, place: int) -> Callable[[Facts, np.random.Generator, Pool], list[Turn] | None]:
-    def make(facts: Facts, rng: np.random.Generator, pool: Pool) -> list[Turn] | None:
-        chords = _progression(facts)
-        return [(_question("chords", kind, rng), chords[place])] if chords else None
-
-    return make
+def _chord_end(kind: str, place: int, facts: Facts, rng: np.random.Generator, pool: Pool) -> list[Turn] | None:
+    chords = _progression(facts)
+    return [(_question("chords", kind, rng), chords[place])] if chords else None
 
 
 def _content(label: str) -> tuple[int, str] | None:
-    """Pitch class of the root and the quality of a label in Harte's syntax, its bass and extensions left out."""
+    """Root, in fifths above F, and quality of a label in Harte's syntax, its bass and extensions left out."""
     root, _, quality = label.partition("/")[0].partition(":")
     try:
-        return Key(root).pitch_class, quality.partition("(")[0] or "maj"
+        return Key(root, "lydian").signature, quality.partition("(")[0] or "maj"
     except MllmError:
         return None
 
 
+def _root(fifths: int) -> str:
+    """Name of a root that far above F, brought where roots are usual: from Cb to A#."""
+    return spell(fifths + 12 if fifths < -6 else fifths - 12 if fifths > 11 else fifths)
+
+
 def other_chords(label: str, count: int, rng: np.random.Generator) -> list[str]:
-    """Labels of other chords: neighbours in fifths, the relative, the other third, as an answer gives them."""
+    """Labels of other chords: neighbours in fifths, the relative, the other third, as an answer gives them.
+
+    Their roots are spelled from the true one, so that sharps or flats do not tell it.
+    """
     content = _content(label)
     if content is None:
         return []
     root, quality = content
     flipped = {"maj": "min", "min": "maj", "7": "min7", "min7": "7", "maj7": "min7"}.get(quality, "maj")
-    relative = ((root - 3) % 12 if not quality.startswith("min") else (root + 3) % 12, flipped)
-    near = [((root + 7) % 12, quality), ((root + 5) % 12, quality), (root, flipped), relative]
-    near += [((root + step) % 12, quality) for step in (2, 10, 9, 4)]
-    out = [f"{_FLATS[r]}:{q}" for r, q in near if (r, q) != content]
+    relative = (root - 3 if quality.startswith("min") else root + 3, flipped)
+    near = [(root + 1, quality), (root - 1, quality), (root, flipped), relative]
+    near += [(root + fifths, quality) for fifths in (2, -2, 3, 4)]
+    out = [f"{_root(r)}:{q}" for r, q in near if (r, q) != content]
     chosen = rng.permutation(len(out))[:count]
     return [chord_name(out[int(i)]) for i in chosen]
 
@@ -134,13 +139,13 @@ _SAID: dict[str, Callable[[Any], str]] = {
     "key": lambda v: f"in {v}",
     "metre": lambda v: f"in {v}",
     "tempo": lambda v: f"at about {round_tempo(v)} BPM",
-    "instruments": lambda v: f"played by {join([with_article(n) for n in v])}",
+    "instruments": lambda v: f"played by {instrument_words(v)}",
 }
 _CHANGING: dict[str, Callable[[Any], str]] = {
     "key": str,
     "metre": str,
     "tempo": lambda v: f"about {round_tempo(v)} BPM",
-    "instruments": lambda v: join([with_article(n) for n in v]),
+    "instruments": instrument_words,
 }
 
 
@@ -233,8 +238,8 @@ def _roman_list(facts: Facts, rng: np.random.Generator, pool: Pool) -> list[Turn
 TIMELINE: dict[str, tuple[tuple[str, ...], str, Callable[[Facts, np.random.Generator, Pool], list[Turn] | None]]] = {
     "chords.at": (("chords",), "short", _chord),
     "chords.list": (("chords",), "short", _chord_list),
-    "chords.first": (("chords",), "short", _chord_end("first", 0)),
-    "chords.last": (("chords",), "short", _chord_end("last", -1)),
+    "chords.first": (("chords",), "short", partial(_chord_end, "first", 0)),
+    "chords.last": (("chords",), "short", partial(_chord_end, "last", -1)),
     "chords.verify": (("chords",), "verify", _chord_check),
     "beats.count": (("beats",), "short", _beat_count),
     "beats.first": (("beats",), "short", _first_beat),

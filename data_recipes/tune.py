@@ -8,6 +8,8 @@ import math
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 
+from mllm.score_types import Key
+
 METRES = ((2, 4), (3, 4), (4, 4), (6, 8))
 MAJOR_NAMES = ("C", "Db", "D", "Eb", "E", "F", "F#", "G", "Ab", "A", "Bb", "B")
 MINOR_NAMES = ("C", "C#", "D", "Eb", "E", "F", "F#", "G", "G#", "A", "Bb", "B")
@@ -17,7 +19,6 @@ SCALES = {
     "dorian": (0, 2, 3, 5, 7, 9, 10),
     "mixolydian": (0, 2, 4, 5, 7, 9, 10),
 }
-_FLAT = {"major": {5, 10, 3, 8, 1}, "minor": {2, 7, 0, 5, 10, 3}}
 
 BarNote = tuple[float, float, int, int]
 """Onset in the bar and duration (quarters), MIDI pitch, voice (0 = melody)."""
@@ -75,15 +76,8 @@ def key_name(tonic: int, mode: str) -> str:
 
 
 def note_name(pitch: int, tonic: int, mode: str) -> str:
-    """Name with octave (60 = C4), spelled with flats where the key has flats."""
-    minor = mode in ("minor", "dorian")
-    flat = tonic % 12 in _FLAT["minor" if minor else "major"]
-    names = (
-        ("C", "Db", "D", "Eb", "E", "F", "Gb", "G", "Ab", "A", "Bb", "B")
-        if flat
-        else ("C", "C#", "D", "D#", "E", "F", "F#", "G", "G#", "A", "A#", "B")
-    )
-    return f"{names[pitch % 12]}{pitch // 12 - 1}"
+    """Name with octave (60 = C4) as `Key.spell` has it in this key: 65 is E#4 in F# major."""
+    return Key(*key_name(tonic, mode).split()).spell(pitch)
 
 
 # Key profiles of D. Temperley, "What's key for key?", Music Perception 17 (1999), table 1.

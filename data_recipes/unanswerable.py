@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +53,8 @@ CANNOT_TELL: dict[str, Callable[[Facts], bool]] = {
 """Kind of question -> whether this clip cannot answer it."""
 LOOK_ALIKES = ("key", "metre", "tempo", "instrument", "pitch", "melody_lowest", "genre")
 """Tasks whose questions stand with the same endings, and are answered."""
+VOICES = ("voices",)
+"""Whether somebody sings is no fact of its own, but questions that cannot be answered may tell it."""
 
 
 def cannot_tell(facts: Facts, rng: np.random.Generator, pool: Pool) -> list[Turn] | None:
@@ -66,17 +68,26 @@ def cannot_tell(facts: Facts, rng: np.random.Generator, pool: Pool) -> list[Turn
     return [(pick(words["questions"], rng) + pick(_words()["endings"], rng), pick(words["answers"], rng))]
 
 
-def can_tell(facts: Facts, rng: np.random.Generator, pool: Pool) -> list[Turn] | None:
-    """A question that the clip does answer, worded like those of `cannot_tell`, and its true answer."""
-    ending = pick(_words()["endings"], rng)
-    if "texture" in facts and "instruments" in facts and _recording(facts) and rng.random() < 0.25:
-        sings = "choir" in facts["instruments"]
-        if sings or _wordless(facts):
-            words = _words()["voices"]
-            return [(pick(words["questions"], rng) + ending, pick(words["yes" if sings else "no"], rng))]
-    ready = [t for t in LOOK_ALIKES if all(n in facts for n in needs(wordings()[t]["short"]["answers"]))]
-    if not ready:
-        return None
-    words = wordings()[pick(ready, rng)]["short"]
+def _look_alike(task: str, facts: Facts, rng: np.random.Generator, pool: Pool) -> list[Turn] | None:
+    words = wordings()[task]["short"]
     answer = fill(pick(words["answers"], rng), facts)
-    return None if answer is None else [(pick(words["questions"], rng) + ending, answer)]
+    return None if answer is None else [(pick(words["questions"], rng) + pick(_words()["endings"], rng), answer)]
+
+
+def _voices(facts: Facts, rng: np.random.Generator, pool: Pool) -> list[Turn] | None:
+    sings = "choir" in facts["instruments"]
+    if not _recording(facts) or "texture" not in facts or not (sings or _wordless(facts)):
+        return None
+    words = _words()["voices"]
+    question = pick(words["questions"], rng) + pick(_words()["endings"], rng)
+    return [(question, pick(words["yes" if sings else "no"], rng))]
+
+
+CAN_TELL: dict[
+    str, tuple[tuple[str, ...], Callable[[Facts, np.random.Generator, Pool], list[Turn] | None], tuple[str, ...]]
+] = {
+    **{task: (needs(wordings()[task]["short"]["answers"]), partial(_look_alike, task), ()) for task in LOOK_ALIKES},
+    "voices": (("instruments",), _voices, VOICES),
+}
+"""Kind of question that the clip does answer, worded like those of `cannot_tell` -> the facts it needs, how it makes
+its turns, and what they are about beside those facts."""

@@ -18,6 +18,7 @@ from mllm.errors import AudioError
 
 MIN_SECONDS = 0.1  # shorter than one frame of any tower
 MAX_SECONDS = 1800.0
+SILENCE = 1e-4  # full scale is 1: a recording whose peak stays below holds nothing that the towers hear
 READABLE = "wav, flac, ogg (Vorbis or Opus), mp3 and aiff"
 
 _FORMATS = {"WAV", "WAVEX", "RF64", "W64", "AIFF", "AU", "CAF", "FLAC", "OGG", "MP3"}

@@ -20,7 +20,7 @@ import torch
 from transformers import StoppingCriteria, StoppingCriteriaList, TextIteratorStreamer
 
 from mllm.assemble import MODELS, load_model
-from mllm.audio import samples_sha256
+from mllm.audio import SILENCE, samples_sha256
 from mllm.errors import AudioError, PromptError, ScoreError
 from mllm.modeling import MusicLMForConditionalGeneration
 from mllm.processing import MusicLMProcessor, is_score, read_conversation
@@ -32,7 +32,6 @@ Source = str | Path | bytes | np.ndarray
 WINDOWS_AT_ONCE = 8  # bounds the memory that the tower takes, however long the recording
 REMEMBERED_CLIPS = 16
 MAX_SCORE_SECONDS = 1800.0
-SILENCE = 1e-4  # full scale is 1: a recording that stays below holds nothing that the towers hear
 
 log = logging.getLogger(__name__)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -39,6 +40,13 @@ def read_settings(kind: type[S], path: str | Path, error: type[MllmError]) -> S:
     return check_settings(kind, raw, str(path), error)
 
 
+def nearest(name: str, known: Iterable[str]) -> str:
+    """The end of a message about an unknown name: the known one that it is most like, or else all of them."""
+    names = list(known)
+    near = difflib.get_close_matches(name, names, n=1)
+    return f": did you mean {near[0]!r}?" if near else f"; known are {', '.join(names)}"
+
+
 def check_settings(kind: type[S], raw: dict[str, Any], where: str, error: type[MllmError]) -> S:
     """The same for what was read already; `where` names it in messages."""
     try:
@@ -49,13 +57,12 @@ def check_settings(kind: type[S], raw: dict[str, Any], where: str, error: type[M
 
 def _first(problem: ValidationError, kind: type[Settings]) -> str:
     """The first thing that is wrong, as one line for people."""
-    entry = problem.errors()[0]
+    # A misspelt key before the one that is missing because of it.
+    entry = min(problem.errors(), key=lambda error: error["type"] != "extra_forbidden")
     place = [str(part) for part in entry["loc"]]
     if entry["type"] == "extra_forbidden":
         known = _fields(kind, entry["loc"][:-1])
-        near = difflib.get_close_matches(place[-1], known, n=1)
-        hint = f": did you mean {near[0]!r}?" if near else f"; known are {', '.join(known)}"
-        return f"unknown key {'.'.join(place)!r}{hint}"
+        return f"unknown key {'.'.join(place)!r}{nearest(place[-1], known)}"
     message = entry["msg"].removeprefix("Value error, ")
     name = ".".join(place)
     if entry["type"].endswith(("_type", "_parsing")):

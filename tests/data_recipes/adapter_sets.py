@@ -88,6 +88,8 @@ _LP = {
     "artist_name": "Anna",
     "title": "Still",
 }
+_OTHER = [{"nothing": "that the recipe reads"}]
+"""Contents of the files of other splits, which have to be there too."""
 _QA = [{"from": "human", "value": "<audio>\nWhat plays?"}, {"from": "gpt", "value": "A piano."}]
 _TALK = ("What plays?", "A piano.")
 _TAGS = (
@@ -102,13 +104,16 @@ SETS: dict[str, tuple[dict[str, Any], dict[str, Any], dict[str, Any], tuple[str,
         {"id": "-0Gj8-vB1q4-30", "split": "test", "licence": "research-only", "work": "-0Gj8-vB1q4"},
         {"caption": "A song, it is slow.", "tags": ["pop", "slow"]}, None),
     "lp_musiccaps_mc": (
-        {"data/train-0.parquet": [{**_LP, "ytid": "abc", "aspect_list": ["slow"]}], "audio/abc.wav": WAV},
+        {"data/train-0.parquet": [{**_LP, "ytid": "abc", "aspect_list": ["slow"]}], "audio/abc.wav": WAV,
+         "data/test-0.parquet": _OTHER},
         {"id": "abc", "split": "train"}, {"caption": "A slow piano tune.", "tags": ["slow"]}, None),
     "lp_musiccaps_mtt": (
-        {"data/valid-0.parquet": [{**_LP, "track_id": "5", "tag": ["slow"], "path": "f/5.mp3"}], "audio/f/5.mp3": WAV},
+        {"data/valid-0.parquet": [{**_LP, "track_id": "5", "tag": ["slow"], "path": "f/5.mp3"}], "audio/f/5.mp3": WAV,
+         "data/train-0.parquet": _OTHER, "data/test-0.parquet": _OTHER},
         {"id": "5", "split": "validation", "work": "Anna: Still"}, {"title": "Still"}, None),
     "lp_musiccaps_msd": (
-        {"data/test-0.parquet": [{**_LP, "track_id": "TR1", "tag": ["slow"]}], "audio/TR1.mp3": WAV},
+        {"data/test-0.parquet": [{**_LP, "track_id": "TR1", "tag": ["slow"]}], "audio/TR1.mp3": WAV,
+         "data/train-0.parquet": _OTHER, "data/valid-0.parquet": _OTHER},
         {"id": "TR1", "split": "test"}, {"tags": ["slow"]}, None),
     "song_describer": (
         {"song_describer.csv": "caption_id,track_id,caption,album_id,path\n1,31,A quiet song.,9,31/1000031.mp3\n",
@@ -116,7 +121,7 @@ SETS: dict[str, tuple[dict[str, Any], dict[str, Any], dict[str, Any], tuple[str,
         {"id": "31-1", "split": "test", "work": "album-9"}, {"caption": "A quiet song."}, None),
     "musicbench": (
         {"MusicBench_train.json": '{"location": "data_aug2/-0SdAVK79lg_1.wav", "main_caption": "A waltz.", "key": "?"}',
-         "data_aug2/-0SdAVK79lg_1.wav": WAV},
+         "data_aug2/-0SdAVK79lg_1.wav": WAV, "MusicBench_test_A.json": _OTHER},
         {"work": "-0SdAVK79lg", "split": "train"}, {"caption": "A waltz."}, None),
     "jamendomaxcaps": (
         {"final_caption30sec.jsonl": [{"id": "7", "start_time": 30, "end_time": 60, "caption": "A drone."}],
@@ -130,18 +135,21 @@ SETS: dict[str, tuple[dict[str, Any], dict[str, Any], dict[str, Any], tuple[str,
          '"test_set": true}\n', "lmd_full/1/a.mid": MIDI},
         {"id": "lmd_full/1/a.mid", "split": "test"}, {"caption": "A tune.", "instruments": ["Piano"]}, None),
     "musicqa": (
-        {"FinetuneMusicQA.json": [{"audio_name": "1.mp3", "conversation": _QA}], "audios/1.mp3": WAV},
+        {"FinetuneMusicQA.json": [{"audio_name": "1.mp3", "conversation": _QA}], "audios/1.mp3": WAV,
+         "PretrainMusicQA.json": _OTHER, "EvalMusicQA.json": _OTHER},
         {"split": "train", "work": "1.mp3"}, {}, _TALK),
     "musicinstruct": (
-        {"test/a.jsonl": [{"ytid": "abc", "question": _TALK[0], "answer": _TALK[1]}], "audio/abc.wav": WAV},
+        {"test/a.jsonl": [{"ytid": "abc", "question": _TALK[0], "answer": _TALK[1]}], "audio/abc.wav": WAV,
+         "train/a.jsonl": _OTHER},
         {"split": "test", "work": "abc"}, {}, _TALK),
     "openmu_bench": (
         {"MusicInstruct_long_eval.json": [
             {"local_audio_path": "/home/x/abc.wav", "instruction": _TALK[0], "output": _TALK[1]}],
-         "audio/abc.wav": WAV},
+         "audio/abc.wav": WAV, "MusicInstruct_long_train.json": _OTHER, "MTT_test.json": _OTHER},
         {"split": "test", "work": "abc.wav"}, {}, _TALK),
     "musicskills": (
-        {"train/a.jsonl": [{"audio": "x.wav", "question": _TALK[0], "answer": _TALK[1]}], "audio/x.wav": WAV},
+        {"train/a.jsonl": [{"audio": "x.wav", "question": _TALK[0], "answer": _TALK[1]}], "audio/x.wav": WAV,
+         "validation/a.jsonl": _OTHER, "test/a.jsonl": _OTHER},
         {"split": "train"}, {}, _TALK),
     "musicpile": (
         {"data/train-0.parquet": [
@@ -150,7 +158,9 @@ SETS: dict[str, tuple[dict[str, Any], dict[str, Any], dict[str, Any], tuple[str,
         {"id": "2", "audio": "", "split": "train"}, {"origin": "kern"}, ("What key?\nX:1\nK:G", "G major")),
     "mtg_jamendo": (
         {"data/splits/split-0/autotagging-test.tsv": _TAGS + "instrument---piano\tmood/theme---calm\n",
-         "audio/07/7.mp3": WAV},
+         "audio/07/7.mp3": WAV,
+         "data/splits/split-0/autotagging-train.tsv": _TAGS.partition("\n")[0],
+         "data/splits/split-0/autotagging-validation.tsv": _TAGS.partition("\n")[0]},
         {"id": "track_7", "split": "test", "work": "album_3"},
         {"tags": ["folk", "piano", "calm"], "instruments": ["piano"], "mood": ["calm"], "seconds": 91.5}, None),
     "magnatagatune": (
@@ -175,7 +185,8 @@ SETS: dict[str, tuple[dict[str, Any], dict[str, Any], dict[str, Any], tuple[str,
     "nsynth": (
         {"nsynth-valid/examples.jsonl": [{"note_str": "reed_acoustic_011-060-100", "pitch": 60,
                                           "instrument_str": "reed_acoustic_011", "instrument_family_str": "reed"}],
-         "nsynth-valid/audio/reed_acoustic_011-060-100.wav": WAV},
+         "nsynth-valid/audio/reed_acoustic_011-060-100.wav": WAV,
+         "nsynth-train/examples.jsonl": _OTHER, "nsynth-test/examples.jsonl": _OTHER},
         {"split": "validation", "work": "reed_acoustic_011"}, {"pitch": 60, "instruments": ["reeds"]}, None),
     "gtzan": (
         {"gtzan_genre_index_1.0.json": index("1.0", {"blues.00000": {

@@ -13,7 +13,9 @@ import pytest
 import soundfile as sf
 from fsspec.implementations.dirfs import DirFileSystem
 from planted import FACTS, RATE, Folder, clean, elsewhere, score_of, sentence, sound, varied
+from typer.testing import CliRunner
 
+from mllm.cli import app
 from mllm.data_recipes.check import Report, check, check_folder
 from mllm.data_recipes.duplicates import deduplicate
 from mllm.data_recipes.licences import DataError
@@ -182,6 +184,28 @@ def test_one_work_in_two_splits_and_one_file_named_by_two(small: Folder) -> None
     faults = check(small.write(), workers=1).faults
     assert set(faults["work"].ids) == {"b", "d"}
     assert faults["same audio"].ids == ["d"]
+
+
+def test_a_work_in_a_medley_or_an_episode_of_another_split_is_found(small: Folder) -> None:
+    small.score("held", to_abc(score_of(tonal_tune(500))), work="tonal/x", split="test")
+    small.score("mine", to_abc(score_of(tonal_tune(503))), work="mine/y", source="mine", split="validation")
+    made = {"source": "medleys", "split": "train"}
+    small.caption("medley", "One tune and another.", work="medley/ryan/a+tonal/x", **made)
+    small.caption("episode", "This and that.", work="episode/mine/y+ryan/b", **made | {"source": "episodes"})
+    small.caption("fine", "Two other tunes.", work="medley/ryan/a+ryan/b", **made)
+    small.caption("words", "A name with a plus.", work="episode/ryan/Foo + Bar", **made | {"source": "episodes"})
+    small.caption("alike", "A like name.", work="episode/ryan/Moo + Bar", source="episodes", split="test")
+    assert set(check(small.write(), workers=1).faults["work"].ids) == {"medley", "episode"}
+
+
+def test_a_build_without_rows_fails_in_one_line(small: Folder) -> None:
+    for shard in small.write().glob("rows/*.parquet"):
+        pq.write_table(pq.read_table(shard)[:0], shard)
+    ran = CliRunner().invoke(app, ["data", "check", str(small.path), "--workers", "1", "--threshold", "1"])
+    assert ran.exit_code != 0
+    with pytest.raises(DataError, match="no rows") as raised:
+        check(small.path, workers=1)
+    assert "\n" not in str(raised.value)
 
 
 def test_broken_rows_audio_shards_and_hashes_are_counted_not_raised(small: Folder) -> None:

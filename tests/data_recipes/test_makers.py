@@ -17,8 +17,9 @@ from mllm.data_recipes.licences import DataError
 from mllm.data_recipes.makers import JSON_FIELDS, MAKERS, dialogue, draw_turns, make_turns
 from mllm.data_recipes.mentions import agrees
 from mllm.data_recipes.plan import seed_of
-from mllm.data_recipes.properties import CONTOURS, GENRES, METRES, MOODS, TEXTURES, midi_number, parse_key
+from mllm.data_recipes.properties import CONTOURS, GENRES, METRES, MOODS, TEXTURES, midi_number
 from mllm.data_recipes.row import FACTS
+from mllm.data_recipes.templates import parse_key
 from mllm.data_recipes.tune import key_name, note_name
 
 KEYS = [key_name(tonic, mode) for tonic in range(12) for mode in ("major", "minor")]
@@ -41,8 +42,7 @@ def music(rng: np.random.Generator) -> dict[str, Any]:
     ends = np.cumsum(rng.uniform(1.5, 4.0, size=6)).round(2)
     chords = [CHORDS[int(i)] for i in rng.permutation(len(CHORDS))[:6]]
     borders = [0.0, *np.cumsum(rng.uniform(8.0, 20.0, size=4)).round(2).tolist()]
-    parse = parse_key(key)
-    assert parse is not None
+    tonic, mode = KEYS.index(key) // 2, key.split()[1]
     drums = bool(rng.random() < 0.5)
     return {
         "instruments": names + ["drums"] * drums,
@@ -70,10 +70,10 @@ def music(rng: np.random.Generator) -> dict[str, Any]:
             for i in range(4)
         ],
         "notes": [[i * 0.5, i * 0.5 + 0.4, int(rng.integers(low, high))] for i in range(int(rng.integers(3, 30)))],
-        "lowest": parse.spell(low),
-        "highest": parse.spell(high),
+        "lowest": note_name(low, tonic, mode),
+        "highest": note_name(high, tonic, mode),
         "contour": CONTOURS[int(rng.integers(5))],
-        "first_notes": [parse.spell(int(rng.integers(low, high))) for _ in range(3)],
+        "first_notes": [note_name(int(rng.integers(low, high)), tonic, mode) for _ in range(3)],
         "texture": TEXTURES[int(rng.integers(4))],
         "drums": drums,
         "bars": int(rng.integers(4, 40)),
@@ -303,6 +303,48 @@ def test_wrong_options_are_wrong(many: list[tuple[str, str, str, str]]) -> None:
     assert near / total > 0.4  # relatives and neighbours in fifths come far oftener than the 5 in 23 of chance
 
 
+def test_no_spelling_tells_the_true_note() -> None:
+    rng, pool = seed_of(11, "spelling"), Pool(11)
+    asked = []
+    for i in range(400):
+        facts = {"pitch": int(rng.integers(40, 90))} if i % 4 == 0 else music(rng)
+        made = make_turns(facts, rng, ["melody_lowest.choice", "melody_highest.choice", "pitch.choice"], pool)
+        asked += [(facts.get("key"), chosen(q), LETTERS.index(a[0])) for _, _, ((q, a),) in made]
+    assert len(asked) > 600
+
+    def plain(name: str) -> str:
+        return name.rstrip("-0123456789")
+
+    right = Counter(plain(texts[place]) for _, texts, place in asked)
+    wrong = Counter(plain(t) for _, texts, place in asked for i, t in enumerate(texts) if i != place)
+    never = sum(n for name, n in wrong.items() if name not in right)
+    assert never / wrong.total() < 0.01, {name: n for name, n in wrong.items() if name not in right}
+    for sign in ("#", "b", "##"):
+        shares = [sum(n for name, n in c.items() if name[1:] == sign) / c.total() for c in (right, wrong)]
+        assert abs(shares[0] - shares[1]) < 0.04, (sign, shares)
+    for key, texts, place in asked:
+        if key and (of := parse_key(key)):
+            scale = {(of.signature + i) * 7 % 12 for i in range(-1, 6)}
+            assert len({(midi_number(t) or 0) % 12 in scale for t in texts}) == 1, (key, texts, texts[place])
+            assert all(of.spell(midi_number(t) or 0) == t for t in texts), (key, texts)
+
+
+def test_a_note_spelled_otherwise_than_its_wrong_ones_is_not_asked_for_by_choice() -> None:
+    only = ["melody_lowest.choice", "melody_lowest.verify"]
+    for lowest, key, count in (("Gb3", "D major", 0), ("F#3", "D major", 2), ("G#3", None, 2), ("Ab3", None, 0)):
+        assert len(make_turns({"lowest": lowest, "key": key}, seed_of(1, lowest), only)) == count, (lowest, key)
+
+
+def test_wrong_chords_are_spelled_as_the_true_one() -> None:
+    for root, sign in (("Db", "#"), ("Ab", "#"), ("C#", "b"), ("G#", "b")):
+        facts = {"chords": [[0.0, 9.0, f"{root}:min"]]}
+        for seed in range(20):
+            ((_, _, ((question, answer),)),) = make_turns(facts, seed_of(seed, root), ["chords.choice"])
+            texts = chosen(question)
+            assert texts[LETTERS.index(answer[0])] == f"{root}:min"
+            assert not [t for t in texts if t[1:2] == sign], texts
+
+
 def test_json_answers_hold_exactly_the_fields_asked_for() -> None:
     rng = seed_of(5, "json")
     for _ in range(100):
@@ -317,8 +359,10 @@ def test_json_answers_hold_exactly_the_fields_asked_for() -> None:
             else:
                 assert re.findall(r'"(\w+)" \(', question) == list(fields)
             for name in fields:
-                if name == "tempo":
-                    assert abs(fields[name] / facts["tempo"] - 1) < 0.03
+                if name == "tempo":  # as a sentence says it, for both may stand in one dialogue
+                    (_, _, ((_, said),)) = make_turns(facts, rng, ["tempo.short"])[0]
+                    assert said == f"about {fields[name]} BPM" and abs(fields[name] / facts["tempo"] - 1) < 0.03
+                    assert "nearest metronome mark" in question
                 elif name != "sections":
                     assert fields[name] == facts[JSON_FIELDS[name].needs]
 
@@ -338,7 +382,10 @@ def test_what_the_clip_cannot_tell_is_said_honestly_and_what_it_can_is_answered(
                     assert "key" not in facts
             elif not question.startswith(("Is any", "Do you hear", "Does any")):
                 assert not refusals.search(answer) and not agrees(answer, facts), (question, answer)
-    assert seen["cannot_tell"] == seen["can_tell"] == 180
+    assert seen["cannot_tell"] == 180 <= seen["can_tell"]
+    pool = Pool(6)
+    drawn = [t for _ in range(300) for t, _, _ in draw_turns(music(rng), rng, 2, ["cannot_tell", "can_tell"], pool)]
+    assert drawn.count("cannot_tell") == drawn.count("can_tell") == 300
     choir = {**music(rng), "instruments": ["choir"]}
     asked = [t[2][0] for _ in range(80) for t in make_turns(choir, rng, ["cannot_tell", "can_tell"])]
     assert not [q for q, _ in asked if "lyrics" in q or "singer" in q]

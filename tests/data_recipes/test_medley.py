@@ -88,13 +88,32 @@ def test_plans_are_deterministic_and_name_what_returns() -> None:
     assert again >= 10
 
 
+@pytest.mark.parametrize("minutes", [12.0, 20.0, 30.0])
+def test_a_long_medley_has_as_many_sections_as_it_needs_and_never_more_than_half_an_hour(minutes: float) -> None:
+    longest = 0.0
+    for seed in range(20):
+        plan = plan_medley(np.random.default_rng(seed), TUNES, minutes)
+        bars = [60 / s.tempo * BY_ID[s.tune].bar_quarters / BY_ID[s.tune].beat_quarters for s in plan.sections]
+        bodies = [s.bars * bar for s, bar in zip(plan.sections, bars, strict=True)]
+        seconds = plan.lead_in + sum(bodies) + sum(s.join for s in plan.sections[:-1]) + 0.35
+        assert 0.8 * minutes * 60 < seconds <= 1800
+        assert len({s.label for s in plan.sections}) == len(plan.sections) > minutes
+        assert all(10 <= body <= 60 for body in bodies)
+        letters = dict.fromkeys(s.label.rstrip("'") for s in plan.sections)
+        assert len({s.tune for s in plan.sections}) == len(letters)
+        if len(letters) > 26:
+            assert list(letters)[25:27] == ["Z", "AA"]
+        longest = max(longest, seconds)
+    assert longest > 0.95 * minutes * 60
+
+
 def test_a_medley_is_the_same_again(font: Path) -> None:
     plan = plan_medley(np.random.default_rng(1), TUNES, 1.0)
     first, second = (make_medley(plan, TUNES, font, 16000) for _ in range(2))
     assert np.array_equal(first[0], second[0]) and first[1] == second[1]
 
 
-@pytest.mark.parametrize("tunes, minutes", [(TUNES, 0.2), (TUNES, 11.0), ([], 2.0), (TUNES[:1], 3.0)])
+@pytest.mark.parametrize("tunes, minutes", [(TUNES, 0.2), (TUNES, 31.0), ([], 2.0), (TUNES[:1], 3.0)])
 def test_what_cannot_be_planned_is_one_clear_line(tunes: list, minutes: float) -> None:
     with pytest.raises(DataError) as caught:
         plan_medley(np.random.default_rng(1), tunes, minutes)

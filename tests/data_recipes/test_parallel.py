@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
+import signal
 import time
 from collections.abc import Iterator
 
 import pytest
 
-from mllm.data_recipes.parallel import AHEAD, parallel
+from mllm.data_recipes.parallel import AHEAD, WorkerError, parallel
 
 
 def slow_square(x: int) -> tuple[int, int]:
@@ -48,3 +50,34 @@ def test_an_error_comes_out_where_it_stands_in_the_order(workers: int) -> None:
     assert [next(results) for _ in range(7)] == list(range(7))
     with pytest.raises(ValueError, match="seven"):
         next(results)
+
+
+def killed(x: int) -> int:
+    if x == 3:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return x
+
+
+def test_a_worker_that_is_killed_is_one_clear_line() -> None:
+    with pytest.raises(WorkerError, match="run the same command again") as caught:
+        list(parallel(killed, range(20), 2))
+    assert "\n" not in str(caught.value)
+
+
+def asleep(x: int) -> int:
+    time.sleep(0 if x == 0 else 60)
+    return x
+
+
+def test_nobody_waits_for_what_is_not_wanted_any_more() -> None:
+    began = time.monotonic()
+    results = parallel(asleep, range(20), 2)
+    assert next(results) == 0
+    results.close()
+    assert time.monotonic() - began < 20 and not multiprocessing.active_children()
+
+
+def test_large_pieces_do_not_keep_a_pool_from_ending() -> None:
+    results = parallel(len, [bytes(2_000_000)] * 40, 2)
+    assert next(results) == 2_000_000
+    results.close()

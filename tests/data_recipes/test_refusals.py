@@ -1,13 +1,18 @@
 """Sources that may not be used and configurations that cannot work are refused with one clear line."""
 
+import math
+import shutil
 from pathlib import Path
 
 import pytest
 import yaml
 
-from mllm.data_recipes.config import HERE, DataError, load_mixture, load_recipe
+from mllm.data_recipes.adapters import ADAPTERS
+from mllm.data_recipes.build import build_mixture
+from mllm.data_recipes.config import HERE, DataError, find_soundfont, load_mixture, load_recipe
 from mllm.data_recipes.licences import normalise
-from mllm.data_recipes.sources import collect
+from mllm.data_recipes.options import OPTIONS
+from mllm.data_recipes.sources import ITEMS, JOBS, collect
 
 
 def mixture_file(tmp_path: Path, **changes: object) -> Path:
@@ -46,12 +51,55 @@ def test_a_recipe_cannot_hide_a_forbidden_source(tmp_path: Path, field: str, val
         load_recipe("mine", tmp_path)
 
 
-@pytest.mark.parametrize("licence", ["CC BY-NC 4.0", "ask my uncle", "unknown", "", "cc-by-nc-xx"])
+def recipe_file(tmp_path: Path, **changes: object) -> Path:
+    recipe = {"name": "mine", "title": "t", "loader": "table", "licence": "cc0", "terms": "none"}
+    (tmp_path / "mine.yaml").write_text(yaml.safe_dump(recipe | changes))
+    return tmp_path / "mine.yaml"
+
+
+@pytest.mark.parametrize("licence", ["CC BY 4.0 for research only", "ask my uncle", "unknown", "", "cc-by-nc-xx"])
 def test_a_recipe_says_its_licence_by_a_known_name(tmp_path: Path, licence: str) -> None:
-    recipe = {"name": "mine", "title": "t", "loader": "table", "licence": licence, "terms": "none"}
-    (tmp_path / "mine.yaml").write_text(yaml.safe_dump(recipe))
-    with pytest.raises(DataError, match="unknown licence"):
+    recipe_file(tmp_path, licence=licence)
+    with pytest.raises(DataError, match=r"mine.yaml: licence: licence .* is not one that we know"):
         load_recipe("mine", tmp_path)
+
+
+@pytest.mark.parametrize(
+    "text, name", [("CC BY-NC 4.0", "cc-by-nc-4.0"), ("Apache-2.0", "apache-2.0"), ("per-track", "per-track")]
+)
+def test_a_recipe_may_say_its_licence_as_people_write_it(tmp_path: Path, text: str, name: str) -> None:
+    recipe_file(tmp_path, licence=text)
+    assert load_recipe("mine", tmp_path).licence == name
+
+
+@pytest.mark.parametrize(
+    "changes, words",
+    [
+        ({"options": {"file": "a.csv"}}, "options: unknown key 'file': did you mean 'files'?"),
+        ({"loader": "tabel"}, "unknown loader 'tabel': did you mean 'table'?"),
+        ({"loader": "hub", "options": {"files": "a.csv", "repro": "a/b"}}, "did you mean 'repo'?"),
+        ({"loader": "hub", "options": {"files": "a.csv"}}, "options: repo: Field required"),
+        ({"loader": "mirdata", "options": {"dataset": "gtzan", "of": "things"}}, "options: of"),
+        ({"loader": "midi_folder", "options": {"excerpt": 3}}, "did you mean 'excerpts'?"),
+        ({"loader": "openewld", "options": {"files": ["*"]}}, "unknown key 'files'"),
+        ({"options": {"join": {"files": "b.csv", "by": ["a", "b"], "takes": []}}}, "did you mean 'take'?"),
+        ({"options": {"files": "a.csv", "keep": {"title": "("}}}, "keep.title"),
+        ({"fields": {"id": "name | match ("}}, "fields.id: 'name | match (' cannot be read"),
+        ({"fields": {"id": "name | mach x"}}, "unknown filter 'mach'"),
+        ({"split": {"column": "s | match [", "values": {"a": "train"}}}, "split.column"),
+        ({"split": {"column": "s", "values": {"dev": "valid"}}}, "split.values.dev"),
+        ({"tasks": ["instrumnt"]}, "tasks: no maker asks 'instrumnt': did you mean 'instrument'?"),
+    ],
+)
+def test_a_recipe_with_a_name_or_pattern_that_is_none_is_refused(tmp_path: Path, changes: dict, words: str) -> None:
+    recipe_file(tmp_path, **changes)
+    with pytest.raises(DataError) as caught:
+        load_recipe("mine", tmp_path)
+    assert words in str(caught.value) and "mine.yaml: " in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_every_loader_says_which_options_it_knows() -> None:
+    assert set(OPTIONS) == {*ADAPTERS, *ITEMS, *JOBS, "tonal"}
 
 
 @pytest.mark.parametrize(
@@ -118,16 +166,51 @@ def test_licence_texts_are_understood_or_refused_but_never_guessed(text: str, na
     "changes, words",
     [
         ({"sources": [{"recipe": "no-such", "weight": 1}]}, "known:"),
-        ({"soundfonts": [{"name": "sf_GMbank", "path": ["x.sf2"], "licence": "l"}]}, "unheard"),
+        ({"soundfonts": [{"name": "sf_GMbank", "path": ["x.sf2"], "licence": "mit"}]}, "unheard"),
+        ({"soundfonts": [{"name": "a", "path": ["x.sf2"], "licence": "ask my uncle"}]}, "soundfonts.0.licence"),
+        ({"soundfonts": [{"name": "a", "path": ["x.sf2"], "licence": "CC BY-NC 4.0"}]}, "a is refused: .*cc-by-nc"),
+        ({"test_soundfonts": [{"name": "a", "path": ["x.sf2"], "licence": "cc-by-nd"}]}, "a is refused"),
+        ({"soundfonts": [{"name": "a", "path": [f"{n}"], "licence": "mit"} for n in "xy"]}, "stands there twice"),
+        ({"test_soundfonts": [{"name": "a", "path": [n], "licence": "mit"} for n in "xy"]}, "stands there twice"),
+        ({"sources": [{"recipe": "tonal", "weight": math.inf}]}, "weight: Input should be a finite number"),
+        ({"sources": [{"recipe": "tonal", "weight": math.nan}]}, "weight"),
+        ({"seed": -1}, "seed"),
+        ({"splits": {"train": 1.2, "validation": -0.1, "test": -0.1}}, "splits.train"),
+        ({"splits": {"train": 0.9, "validation": 0.2, "test": -0.1}}, "splits.test"),
+        ({"medleys": {"train": 1, "longest_minutes": 31}}, "longest_minutes"),
+        ({"medleys": {"train": 1, "shortest_minutes": 5, "longest_minutes": 2}}, "shortest_minutes"),
+        ({"medleys": {"train": 1, "shortest_minutes": 0.5}}, "shortest_minutes"),
+        ({"allow_licences": ["cc-bye", "apache"]}, "did you mean 'cc-by'"),
+        ({"allow_licences": ["CC BY 4.0"]}, "did you mean 'cc-by-4.0'"),
+        (
+            {"theory": {"train": 5}, "sources": [{"recipe": "oneill"}], "allow_licences": ["public-domain"]},
+            r"write `allow_licences: \[public-domain, apache\]`",
+        ),
         ({"clips": {"train": 1, "validation": 1, "test": 1, "colour": 3}}, "colour"),
         ({"sources": []}, "sources"),
         ({"splits": {"train": 0.5, "validation": 0.1, "test": 0.1}}, "add up"),
     ],
 )
-def test_wrong_configuration_names_the_field(tmp_path: Path, changes: dict, words: str) -> None:
+def test_wrong_configuration_is_one_line_that_names_the_field(tmp_path: Path, changes: dict, words: str) -> None:
     with pytest.raises(DataError, match=words) as caught:
         load_mixture(mixture_file(tmp_path, **changes))
     assert "\n" not in str(caught.value)
+
+
+def test_a_copy_of_a_training_soundfont_is_no_unheard_one(tmp_path: Path) -> None:
+    found = find_soundfont(load_mixture(HERE / "mixtures" / "tiny.yaml").soundfonts[0])
+    assert found is not None
+    shutil.copy(found, tmp_path / "other.sf2")
+    fonts = [{"name": "other", "path": [str(tmp_path / "other.sf2")], "licence": "gpl-2.0"}]
+    with pytest.raises(DataError, match="other .* is the same file as TimGM6mb") as caught:
+        build_mixture(mixture_file(tmp_path, test_soundfonts=fonts), tmp_path / "out", workers=1)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("licence, allow", [("cc-by-nc-4.0", ["cc-by-nc", "apache"]), ("GPL-2.0", ["apache"])])
+def test_a_soundfont_that_is_allowed_or_forbids_nothing_may_be_used(tmp_path: Path, licence: str, allow: list) -> None:
+    fonts = [{"name": "a", "path": ["x.sf2"], "licence": licence}]
+    assert load_mixture(mixture_file(tmp_path, soundfonts=fonts, allow_licences=allow)).soundfonts
 
 
 def test_missing_and_broken_files(tmp_path: Path) -> None:

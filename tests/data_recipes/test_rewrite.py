@@ -298,3 +298,10 @@ def test_any_other_key_or_tempo_is_a_contradiction(true: Any, told: Any, bpm: fl
     found = {c.partition(":")[0] for c in agrees(f"It is in {key_name(*told)} at {said_bpm:.0f} BPM.", facts)}
     assert ("key" in found) == (true != told)
     assert ("tempo" in found) == (abs(round(said_bpm) / bpm - 1) > 0.03)
+
+
+def test_double_sharps_and_flats_are_notes() -> None:
+    assert agrees("The lowest note is F##4.", {"pitch": 67}) == []
+    assert agrees("The lowest note is F##4.", {"lowest": "F##4"}) == []
+    assert [c.partition(":")[0] for c in agrees("The lowest note is Bbb3.", {"lowest": "Bb3"})] == ["note"]
+    assert agrees("It begins C##, D#, E#.", {"first_notes": ["C##", "D#", "E#"]}) == []

@@ -14,6 +14,7 @@ from mllm.data_recipes.plan import plan_clips, split_tunes
 from mllm.data_recipes.sources_music21 import first_voice, parse, stated_key
 from mllm.data_recipes.tonal import tonal_tune
 from mllm.data_recipes.tune import METRES, Tune, analysed_key, key_name, note_name, split_of, works
+from mllm.score import Key
 
 ABC = """X: 1
 T: A test tune
@@ -192,3 +193,12 @@ def test_contour_words() -> None:
     assert contour([60, 62, 64, 65, 67, 69]) == "rising" and contour([69, 67, 65, 64, 62, 60]) == "falling"
     assert contour([60, 60, 67, 67, 60, 60]) == "arch" and contour([67, 67, 60, 60, 67, 67]) == "valley"
     assert contour([60, 61, 60, 60, 60, 60]) == "level"
+
+
+def test_notes_are_spelled_by_their_key() -> None:
+    assert [note_name(65, *key) for key in ((6, "major"), (0, "major"), (10, "minor"))] == ["E#4", "F4", "F4"]
+    assert [note_name(p, 9, "minor") for p in (68, 70, 60, 59)] == ["G#4", "Bb4", "C4", "B3"]
+    for tonic in range(12):
+        for mode in ("major", "minor", "dorian", "mixolydian"):
+            key = Key(*key_name(tonic, mode).split())
+            assert all(note_name(p, tonic, mode) == key.spell(p) for p in range(128))

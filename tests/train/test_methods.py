@@ -159,7 +159,10 @@ def test_kernels_of_attention_agree(settings, tmp_path):
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
 @pytest.mark.parametrize(
     ("changed", "words"),
-    [({"liger": True}, "liger: its kernels run on a GPU"), ({"model": {"attention": "flash_attention_2"}}, "flash")],
+    [
+        ({"liger": True}, "liger: its kernels run on a GPU"),
+        ({"model": {"attention": "flash_attention_2"}}, "FlashAttention2"),
+    ],
 )
 def test_what_needs_a_gpu_says_so(settings, tmp_path, changed, words):
     changed = {name: settings["model"] | value if name == "model" else value for name, value in changed.items()}
