@@ -9,7 +9,7 @@ export TOKENIZERS_PARALLELISM ?= false
 export HF_HUB_DISABLE_TELEMETRY = 1
 PIP_INSTALL = $(BIN)/python -m pip install -qq --disable-pip-version-check --progress-bar off $(PIP_ARGS) -c constraints.txt
 
-.PHONY: help env chat test check format e2e bench system-packages clean
+.PHONY: help env chat test check format e2e bench bench-train system-packages clean
 help:  ## print this
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-16s %s\n", $$1, $$2}'
 
@@ -37,6 +37,11 @@ e2e: $(VENV)/.dev system-packages  ## the slow tests: browser, training, the who
 
 bench: $(VENV)/.dev  ## measure speed and memory on this machine (accuracy: mllm eval)
 	env -u OMP_WAIT_POLICY $(BIN)/python -m mllm.eval.bench $(ARGS)
+
+bench-train: $(VENV)/.dev  ## the same of training, on the rows of runs/data/mini
+	$(BIN)/python -m mllm.train.bench speed $(ARGS)
+	$(BIN)/python -m mllm.train.bench stream
+	$(BIN)/python -m mllm.train.bench large
 
 system-packages:
 	@.ci/system_packages

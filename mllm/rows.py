@@ -34,6 +34,8 @@ def iter_rows(path: str | Path, split: str, rank: int = 0, world: int = 1) -> It
         RowsError: nothing there, or a line that is no row (it is named).
     """
     path = Path(path)
+    if not path.exists():
+        raise RowsError(f"{path}: there is no such file or folder of rows")
     folder = path.parent if path.is_file() else path
     rows = _line_rows(path, split) if path.is_file() else _shard_rows(path, split)
     for number, row in enumerate(rows):
@@ -79,6 +81,7 @@ def _shard_rows(path: Path, split: str) -> Iterator[Row]:
 
 
 def _line_rows(path: Path, split: str) -> Iterator[Row]:
+    found = False
     with open(path, encoding="utf-8") as lines:
         for number, line in enumerate(lines, start=1):
             if not line.strip():
@@ -91,7 +94,10 @@ def _line_rows(path: Path, split: str) -> Iterator[Row]:
                 raise RowsError(f'{path}, line {number}: a row is {{"messages": [...]}}')
             row.setdefault("id", f"line {number}")
             if row.get("split", "train") == split:
+                found = True
                 yield row
+    if not found:
+        raise RowsError(f'{path}: no row of split {split!r}; write "split": "{split}" into some lines')
 
 
 def _ready(row: Row, folder: Path) -> Row:

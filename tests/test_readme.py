@@ -1,4 +1,4 @@
-"""Nothing that is written may rot: README's commands run or are understood, and every YAML loads into its type."""
+"""Nothing that is written may rot: the READMEs' commands run or are understood, and every YAML loads into its type."""
 
 import ast
 import dataclasses
@@ -18,7 +18,9 @@ from typer.testing import CliRunner
 from mllm.assemble import MODELS
 
 ROOT = Path(__file__).parent.parent
-README = (ROOT / "README.md").read_text(encoding="utf-8")
+README = "\n".join(
+    (ROOT / folder / "README.md").read_text(encoding="utf-8") for folder in (".", "data_recipes", "train", "eval")
+)
 KNOWN = {"make", "mllm", "accelerate", "pip", "python", "git", "cd", "curl", "pre-commit"}
 # These finish in seconds on a small clip; the others train, serve or build for long, so only their options are checked.
 REALLY_RUN = {"ask", "score show", "score facts", "score convert", "score render", "data list", "data show"}

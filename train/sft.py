@@ -10,6 +10,7 @@ first. `mllm ask --model DIR` loads the result; `provenance.json` beside it says
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -20,12 +21,12 @@ from typing import Any
 
 import torch
 from accelerate import PartialState
-from transformers import TrainingArguments, set_seed
+from transformers import IntervalStrategy, TrainingArguments, set_seed
 from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 
 from mllm.chat import MusicLM
 from mllm.provenance import read_provenance
-from mllm.rows import Row, iter_rows
+from mllm.rows import Row, RowsError, iter_rows
 from mllm.train.collator import Collator, sliding_window
 from mllm.train.config import ConfigError, DataConfig, PackingSettings, TrainConfig, cache_folder
 from mllm.train.counts import Counts
@@ -40,6 +41,7 @@ from mllm.train.trainer import MusicTrainer
 from mllm.train.tuned_model import build_model, inner_model
 from mllm.train.watching import LocalTracker, SampleAnswers, replace_progress
 
+log = logging.getLogger(__name__)
 DEFAULTS: dict[str, Any] = {
     "per_device_train_batch_size": 8,
     "per_device_eval_batch_size": 8,
@@ -109,7 +111,11 @@ def train(config: TrainConfig, output_dir: str | Path) -> dict[str, Any]:
     check = None
     if arguments.eval_strategy != "no":
         split = config.data.validation_split
-        check = _dataset(config.data, packing, processor, cache, split, config.data.validation_limit)
+        try:
+            check = _dataset(config.data, packing, processor, cache, split, config.data.validation_limit)
+        except RowsError as error:
+            log.warning("nothing to check with: %s", error)
+            arguments.eval_strategy = IntervalStrategy.NO
     ledger = CostLedger(Counts(), model)
     ledger.encoding_seconds = cache.seconds if cache else 0.0
     ledger.restore(read_provenance(Path(last)).get("cost", {}) if last else {})
