@@ -14,7 +14,7 @@ from datetime import date
 from numbers import Real
 from typing import Any
 
-from mllm.data_recipes.adapters_fields import key_name, read_literal
+from mllm.data_recipes.adapters_fields import Skip, key_name, read_literal
 from mllm.data_recipes.properties import CONTOURS, TEXTURES, midi_number
 from mllm.data_recipes.row import FACTS
 from mllm.data_recipes.templates import join
@@ -25,6 +25,8 @@ _FLAGS = {
 }
 _METRE = re.compile(r"\s*([1-9]\d?)\s*/\s*(1|2|4|8|16|32)\s*")
 _LETTER_NAME = re.compile(r"[A-G](?:#{0,2}|b{0,2})-?\d*")
+_UNREAD = "\ufffd"
+"""What stands in place of bytes that are no UTF-8: a table saved by a program of Windows, most often."""
 _GLUED = re.compile(r"""['"]\s+['"]""")
 """A list as numpy prints it, ['rock' 'pop']: Python would read it as one word."""
 
@@ -74,8 +76,15 @@ def text_of(value: Any) -> str:
     return str(value)
 
 
+def _words_of(value: Any) -> str:
+    """A text that a row may say. Raises Skip where it was written in another encoding than UTF-8."""
+    if _UNREAD in (text := text_of(value)):
+        raise Skip("text that is not UTF-8")
+    return text
+
+
 def _stripped(value: Any) -> str:
-    return text_of(value).strip()
+    return _words_of(value).strip()
 
 
 def _sequence(value: Any) -> list[Any]:
@@ -107,7 +116,7 @@ def _one_text(value: Any) -> str:
     """One text, also as the only one of a list; several are several captions, of which `first` takes one."""
     if isinstance(value, list | tuple):
         (value,) = value
-    return " ".join(text_of(value).split())
+    return " ".join(_words_of(value).split())
 
 
 def _flag(value: Any) -> bool:
@@ -208,8 +217,8 @@ SHAPES: dict[str, Callable[[Any], Any]] = {
     "score": text_of,
     "start": _within(0, 1e6),
     "end": _within(0, 1e6),
-    "question": text_of,
-    "answer": text_of,
+    "question": _words_of,
+    "answer": _words_of,
     "audio": lambda value: value,
     "conversations": lambda value: value,
     # FACTS.

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from dataclasses import field as default
+from glob import escape
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -102,7 +103,7 @@ def _found(source: Source, fs: Any, base: str, files: Any, all_of_them: bool = T
             raise DataError(f"{name}: options.files {pattern!r} leaves the folder; give it from there on")
         if split and not split_name(split):
             raise DataError(f"{name}: options.files: {split!r} is no split; known are train, validation and test")
-        paths = sorted(fs.glob(f"{base.rstrip('/')}/{pattern}"))
+        paths = sorted(fs.glob(f"{escape(base.rstrip('/'))}/{pattern}"))
         if not paths and all_of_them:
             # A part that is silently not there would be missed only in the results.
             where = source.root if fs is source.fs else fs.unstrip_protocol(base)
@@ -121,7 +122,7 @@ def _lines(address: str) -> Iterator[str]:
     # The text builder streams lines of any fsspec address, packed or not. Cells stay text and each line fails alone,
     # where the csv and json builders guess types (track "007" -> 7) and stop at the first bad line of a block.
     how = {"split": "train", "streaming": True, "encoding_errors": "replace", "chunksize": 1 << 20}
-    rows = datasets.load_dataset("text", data_files=address, **how)
+    rows = datasets.load_dataset("text", data_files=escape(address), **how)
     for row in rows:
         yield row["text"].removeprefix("\ufeff")
 
@@ -181,20 +182,29 @@ def _json_lines(address: str, source: Source) -> Iterator[dict[str, Any]]:
 
 def _json(address: str, source: Source) -> Iterator[dict[str, Any]]:
     """A list of objects, or (many sets call that .json too) an object a line."""
-    import datasets
-
     with fsspec.open(address, "rt", encoding="utf-8-sig", errors="replace", compression="infer") as stream:
-        first = stream.read(4096).lstrip()[:1]
-    if first != "[":
+        # A list is held as a whole; readers that turn it into columns change values of mixed types, and dates.
+        rows = json.load(stream) if _begins(stream) == "[" else None
+    if rows is None:
         yield from _json_lines(address, source)
         return
-    yield from datasets.load_dataset("json", data_files=address, split="train", streaming=True)
+    for row in rows:
+        if isinstance(row, dict):
+            yield row
+        else:
+            source.skipped["corrupt line"] += 1
+
+
+def _begins(stream: Any) -> str:
+    first = stream.read(4096).lstrip()[:1]
+    stream.seek(0)
+    return str(first)
 
 
 def _parquet(address: str, source: Source) -> Iterator[dict[str, Any]]:
     import datasets
 
-    rows = datasets.load_dataset("parquet", data_files=address, split="train", streaming=True)
+    rows = datasets.load_dataset("parquet", data_files=escape(address), split="train", streaming=True)
     yield from rows.decode(False)
 
 
@@ -226,6 +236,8 @@ def _rows_of(source: Source, fs: Any, base: str, files: Any) -> Iterator[dict[st
         try:
             for n, row in enumerate(_READERS[suffix](address, source)):
                 yield {**row, "_file": stem, "_n": n, "_split": split, "_id": f"{label}-{n}"}
+        except MemoryError:
+            raise
         except Exception as error:  # what readers, codecs and network libraries trip over has no common class
             if "file" not in listed(fs.protocol):
                 raise source.absent(f"{address} cannot be read to its end") from error

@@ -10,7 +10,10 @@ generator of its own. In a folder on this machine only one build runs at a time.
 
 from __future__ import annotations
 
+import json
 import time
+from collections import Counter
+from collections.abc import Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from contextlib import nullcontext
 from pathlib import Path
@@ -25,15 +28,18 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from mllm.data_recipes.build_mark import go_on
 from mllm.data_recipes.config import DataError, Mixture, load_mixture
 from mllm.data_recipes.ingredients import Ingredients
+from mllm.data_recipes.manifest import NAME as MANIFEST
 from mllm.data_recipes.manifest import write_manifest
 from mllm.data_recipes.parallel import AHEAD, WorkerError, process_pool
-from mllm.data_recipes.removal import remove_duplicates
+from mllm.data_recipes.removal import WHY, remove_duplicates
 from mllm.data_recipes.row import SCHEMA, shard_bytes
 from mllm.data_recipes.stage import Stage, Unit
 from mllm.data_recipes.stages import READERS, plan_stages
 from mllm.data_recipes.store import Store
 
 DEDUPLICATION = "deduplication"
+_TOLD = 5
+"""Reasons for what was skipped that a build tells at its end."""
 _stages: dict[str, Stage] = {}
 _store: Store | None = None
 
@@ -59,7 +65,7 @@ def build(config: Mixture, output: str | Path, workers: int = 2, limit: int | No
 
     Raises:
         DataError: unusable configuration, no source, no soundfont, another build in `output` (or one that is running
-            there), disk full, a worker process killed.
+            there), not one row, disk full, a worker process killed.
     """
     if workers < 1 or (limit is not None and limit < 1):
         raise DataError("workers and limit must be at least 1")
@@ -78,8 +84,8 @@ def _build(config: Mixture, store: Store, workers: int, limit: int | None) -> st
     console = Console(stderr=True)
     with _progress(console) as bar:
         found = Ingredients.find(config, workers, _reporter(bar))
-    for name, why in found.left_out.items():
-        console.print(f"[yellow]left out: {name}: {why}[/yellow]", highlight=False)
+    told = dict(found.left_out)
+    _tell_left_out(console, told)
     try:
         mark = go_on(store, config, found, limit)
         for folder in ("clips", "rows"):  # what a kill left half-written
@@ -99,7 +105,27 @@ def _build(config: Mixture, store: Store, workers: int, limit: int | None) -> st
     except (OSError, soundfile.LibsndfileError, pa.ArrowException) as error:
         reason = getattr(error, "strerror", None) or error
         raise DataError(f"writing to {store.address} failed: {reason}; run the same command again to go on") from error
-    return write_manifest(store, config, found, mark, seconds, time.monotonic() - began)
+    place = write_manifest(store, config, found, mark, seconds, time.monotonic() - began)
+    _tell_left_out(console, {name: why for name, why in found.left_out.items() if name not in told})
+    _tell_skips(console, store)
+    return place
+
+
+def _tell_left_out(console: Console, left_out: Mapping[str, str]) -> None:
+    for name, why in left_out.items():
+        console.print(f"left out: {name}: {why}", style="yellow", highlight=False, markup=False)
+
+
+def _tell_skips(console: Console, store: Store) -> None:
+    """What of the sources gave no row, the most frequent reasons; raises DataError where nothing gave one."""
+    manifest = json.loads(store.read(MANIFEST))
+    skips = [skip for skip in Counter(manifest["skipped_in_clips"]).most_common() if skip[0] != WHY]
+    for why, count in skips[:_TOLD]:
+        console.print(f"skipped: {why} ({count} times)", style="yellow", highlight=False, markup=False)
+    if len(skips) > _TOLD:
+        console.print(f"and {len(skips) - _TOLD} more reasons in {store.where(MANIFEST)}", style="yellow", markup=False)
+    if not manifest["rows"]:
+        raise DataError(f"{store.address}: not one row came of it; `skipped_in_clips` of its {MANIFEST} says why")
 
 
 def _progress(console: Console) -> Progress:
@@ -131,7 +157,7 @@ def _deduplicate(store: Store, workers: int, seconds: dict[str, float], console:
         dropped = remove_duplicates(store, workers)
     seconds[DEDUPLICATION] = time.monotonic() - started
     if dropped:
-        console.print(f"{dropped} rows left out as duplicates", highlight=False)
+        console.print(f"{dropped} {WHY}", highlight=False)
 
 
 def _start(stage: Stage, store: Store) -> None:

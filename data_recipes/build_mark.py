@@ -19,6 +19,7 @@ from mllm.data_recipes.adapters import ADAPTERS
 from mllm.data_recipes.config import Mixture
 from mllm.data_recipes.ingredients import Ingredients
 from mllm.data_recipes.licences import DataError
+from mllm.data_recipes.removal import NAME as DUPLICATES
 from mllm.data_recipes.store import Store
 from mllm.whole_files import PART
 
@@ -33,28 +34,32 @@ _SAYS = ("ETag", "etag", "md5Hash", "content_md5", "checksum", "sha256", "blob_i
 
 
 def go_on(store: Store, config: Mixture, found: Ingredients, limit: int | None) -> str:
-    """The mark of this build, written into a place that is empty; a place with another build is refused.
+    """The mark of this build, written into a place where nothing was made yet; one with another build is refused.
 
     Raises:
-        DataError: the place holds another build, and what of it is another; or its build.json is broken.
+        DataError: the place holds another build, and what of it is another; or clips and rows of we know not what.
     """
+    for name, place in _places(found):
+        if _within(store, place):
+            raise DataError(
+                f"{store.address} lies in the folder of {name} ({place}), whose files are only read; "
+                "choose a folder outside of it"
+            )
     parts = parts_of(config, found, limit)
     mark = _hash(parts)
     if store.exists(NAME):
         there = _read(store)
         if there.get("plan") == mark:
             return mark
-        if not isinstance(was := there.get("parts"), dict):  # of a build before there were parts
-            if there.get("plan") != _earlier_mark(config, found, limit):
-                raise DataError(
-                    f"{store.address} holds another build (other mixture, sources, soundfonts or limit); "
-                    "choose another folder or delete it"
-                )
-        else:
-            raise DataError(
-                f"{store.address} holds another build ({', '.join(_differences(was, parts))}); "
-                "choose another folder or delete it"
-            )
+        # An earlier try may have come to nothing.
+        if "plan" not in there or store.names("rows") or store.names("clips") or store.exists(DUPLICATES):
+            says = "parts" in there
+            what = ", ".join(_differences(there["parts"], parts)) if says else f"{NAME} does not say of what"
+            raise DataError(f"{store.address} holds another build ({what}); choose another folder or delete it")
+    elif strange := [name for name in ("rows", "clips", DUPLICATES) if store.exists(name)]:
+        raise DataError(
+            f"{store.address} holds {strange[0]} but no {NAME}, so it is none of our builds; choose another folder"
+        )
     store.write(NAME, (json.dumps({"plan": mark, "parts": parts}, indent=1) + "\n").encode())
     return mark
 
@@ -74,14 +79,28 @@ def parts_of(config: Mixture, found: Ingredients, limit: int | None) -> dict[str
     for name, recipe in found.recipes.items():
         if name not in found.left_out:
             parts[f"recipe {name}"] = _hash(recipe.model_dump())
+    for name, place in _places(found):
+        parts[f"files of {name}"] = files_mark(place)
+    parts |= {f"soundfont {name}": digest for name, digest in found.font_hashes.items()}
+    return dict(sorted(parts.items()))
+
+
+def _places(found: Ingredients) -> Iterator[tuple[str, str]]:
+    """Sets that are here, and where the files of each lie."""
     for name, root in found.sets.items():
         recipe = found.recipes[name]
         if root:  # else it is read from the hub, which keeps what it published
             # A collection of scores was found where its files are, a public set is given by what its path starts from.
             inside = recipe.path if recipe.loader in ADAPTERS else ""
-            parts[f"files of {name}"] = files_mark(f"{root.rstrip('/')}/{inside}" if inside else root)
-    parts |= {f"soundfont {name}": digest for name, digest in found.font_hashes.items()}
-    return dict(sorted(parts.items()))
+            yield name, f"{root.rstrip('/')}/{inside}" if inside else root
+
+
+def _within(store: Store, place: str) -> bool:
+    """Whether a build would lie among the files of a set: it would become a part of it."""
+    here, folder = store.local, Store.at(place).local
+    if here is None or folder is None:
+        return f"{store.address.rstrip('/')}/".startswith(f"{place.rstrip('/')}/")
+    return Path(os.path.realpath(here)).is_relative_to(os.path.realpath(folder))
 
 
 def _settings(config: Mixture, found: Ingredients) -> dict[str, Any]:
@@ -147,7 +166,7 @@ def _read(store: Store) -> dict[str, Any]:
         there = json.loads(store.read(NAME))
     except ValueError:
         there = None
-    if not isinstance(there, dict):
+    if not isinstance(there, dict) or not isinstance(there.get("parts", {}), dict):
         raise DataError(
             f"{store.where(NAME)} is broken, so what build the folder holds is not known; "
             "choose another folder or delete it"
@@ -163,17 +182,6 @@ def _differences(was: Mapping[str, Any], now: Mapping[str, str]) -> Iterator[str
             yield f"{name} was not there then"
         elif was[name] != now[name]:
             yield f"{name} changed"
-
-
-def _earlier_mark(config: Mixture, found: Ingredients, limit: int | None) -> str:
-    """The mark that builds had until November 2026."""
-    digest = hashlib.sha256()
-    for tune in found.tunes:
-        digest.update(tune.to_json().encode())
-    recipes = [found.recipes[name].model_dump() for name in sorted(found.recipes) if name not in found.left_out]
-    parts = [digest.hexdigest(), recipes, sorted(found.sets), sorted(found.fonts)]
-    whole = [config.model_dump(exclude={"scores_dir", "sets_dir"}), parts, limit]
-    return hashlib.sha256(json.dumps(whole, sort_keys=True).encode()).hexdigest()
 
 
 def _hash(value: Any) -> str:

@@ -78,6 +78,8 @@ def data_show(
         if path.is_file() and path.suffix in (".yaml", ".yml"):
             typer.echo(path.read_text(encoding="utf-8").rstrip())
             return
+    if store.exists("build.json"):
+        raise DataError(f"{store.address}: this build is not complete: run `mllm data build` again")
     raise DataError(f"{name}: no recipe, mixture or build of this name; `mllm data list` shows them")
 
 

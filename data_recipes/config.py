@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import os
 import re
 from pathlib import Path
@@ -21,7 +22,7 @@ from mllm.data_recipes.licences import (
     refusal,
     refuse_forbidden,
 )
-from mllm.data_recipes.options import OPTIONS
+from mllm.data_recipes.options import OPTIONS, ItemOptions
 from mllm.settings import Settings, check_settings, nearest, read_settings
 
 HERE = Path(__file__).resolve().parent
@@ -276,7 +277,7 @@ def load_recipe(name: str, folder: Path | None = None) -> Recipe:
     refuse_forbidden(name, f"source {name!r}")
     folder = folder or HERE / "recipes"
     path = Path(name) if name.endswith((".yaml", ".yml")) else folder / f"{name}.yaml"
-    if not path.exists():
+    if path.parent == folder and not path.exists():
         known = ", ".join(sorted(p.stem for p in folder.glob("*.yaml")))
         raise DataError(f"there is no recipe {name!r}; known: {known}")
     recipe = read_settings(Recipe, path, DataError)
@@ -289,13 +290,23 @@ def load_recipe(name: str, folder: Path | None = None) -> Recipe:
 
 
 def _check_names(recipe: Recipe, path: Path) -> None:
-    """Refuse options that the loader does not know, fields that cannot be read, tasks that nobody asks about."""
+    """Refuse options that the loader does not know, fields that cannot be read or are missing, tasks of no maker."""
     if recipe.loader not in OPTIONS:
         raise DataError(f"{path}: unknown loader {recipe.loader!r}{nearest(recipe.loader, OPTIONS)}")
     check_settings(OPTIONS[recipe.loader], recipe.options, f"{path}: options", DataError)
+    if (
+        recipe.licence == PER_TRACK
+        and issubclass(OPTIONS[recipe.loader], ItemOptions)
+        and "licence" not in recipe.fields
+    ):
+        raise DataError(f"{path}: licence: per-track means that every item has its own: say where in `fields.licence`")
     if recipe.fields or recipe.split.column:  # imported here, because what reads recipes imports this file
+        from mllm.data_recipes.adapters_facts import SHAPES
         from mllm.data_recipes.adapters_fields import parse_field
 
+        for name in recipe.fields:  # other facts may be kept, but one letter off nobody would ask about it
+            if name not in SHAPES and (near := difflib.get_close_matches(name, SHAPES, n=1, cutoff=0.75)):
+                raise DataError(f"{path}: fields.{name}: did you mean {near[0]!r}? No maker asks about {name!r}")
         fields = {f"fields.{name}": text for name, text in recipe.fields.items()}
         for place, text in (fields | {"split.column": recipe.split.column}).items():
             try:

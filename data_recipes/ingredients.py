@@ -75,6 +75,10 @@ class Ingredients:
             out.tunes, out.skipped = found.tunes, found.skipped
             out.recipes |= found.recipes
             out.left_out |= found.absent
+        for kind in ("clips", "scores", "medleys"):
+            wanted = getattr(config, kind)
+            if not out.tunes and (wanted.train or wanted.validation or wanted.test):
+                out.left_out[f"{kind} of the mixture"] = "no source that is here gives scores to make them from"
         out._find_fonts()
         return out
 

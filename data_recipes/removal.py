@@ -14,6 +14,7 @@ from mllm.data_recipes.row import shard_bytes, skips_of
 from mllm.data_recipes.store import Store
 
 NAME = "duplicates.json"
+WHY = "rows left out as duplicates"
 RENDERED = ("clips/clips-", "clips/medleys-")
 """Recordings that a build makes itself: each is performed by a plan of its own."""
 
@@ -45,5 +46,5 @@ def _filter(store: Store, shard: str, drop: set[str]) -> None:
     if len(kept) == len(table):
         return
     skips = skips_of(table.schema)
-    skips["rows left out as duplicates"] += len(table) - len(kept)
+    skips[WHY] += len(table) - len(kept)
     store.write(shard, shard_bytes(kept, skips))

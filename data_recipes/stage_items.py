@@ -14,6 +14,7 @@ import numpy as np
 
 from mllm.audio import SILENCE, load_audio
 from mllm.data_recipes.adapters import ADAPTERS, described, load_items
+from mllm.data_recipes.adapters_columns import FIRST
 from mllm.data_recipes.adapters_sources import Absent
 from mllm.data_recipes.augment import normalise
 from mllm.data_recipes.choices import Pool
@@ -91,17 +92,25 @@ class ItemStage:
     def _gives(self, name: str) -> bool:
         """Whether a set gives an item; where it is not here or all of it is refused, `left_out` says so."""
         recipe, skipped, refused = self.recipes[name], Counter[str](), set(_REFUSED)
+        gives = False
         if recipe.loader not in ADAPTERS:
             return True
         try:
-            for item in self._load(recipe, skipped):
-                if not (why := refusal(item.licence, self.config.allow_licences)):
+            for n, item in enumerate(self._load(recipe, skipped)):
+                if why := refusal(item.licence, self.config.allow_licences):
+                    refused.add(why)
+                    skipped[why] += 1
+                    continue
+                gives = True
+                # Whether the column of the split is misspelt shows only where no row has it.
+                if not recipe.split.column or item.split or n >= FIRST:
                     return True
-                refused.add(why)
-                skipped[why] += 1
         except Absent as error:
-            self.left_out[name] = str(error)
-            return False
+            if not gives:
+                self.left_out[name] = str(error)
+            return gives
+        if gives:
+            return True
         reasons = Counter({why: count for why, count in skipped.items() if not why.endswith(", left out")})
         told = ", ".join(f"{why} ({count} times)" for why, count in reasons.most_common(3)) or "there are no rows"
         # Of a set on the hub the recordings often lie nowhere: without a folder of the user's they cannot be here.
@@ -203,9 +212,11 @@ class ItemStage:
         return normalise(samples, LEVEL)
 
     def _cut(self, item: Item) -> np.ndarray:
+        rate, longest = self.config.clips.sampling_rate, self._longest(item)
+        if "://" not in item.audio:  # read in pieces, where a file that is open already is held as a whole
+            return load_audio(item.audio, rate, start=item.start, duration=longest)
         with fsspec.open(item.audio, "rb") as file:
-            rate = self.config.clips.sampling_rate
-            return load_audio(file, rate, start=item.start, duration=self._longest(item))
+            return load_audio(file, rate, start=item.start, duration=longest)
 
     def _longest(self, item: Item) -> float:
         """Seconds of an item that are taken at most."""
@@ -263,6 +274,8 @@ def _reason(error: Exception) -> str:
     """What was wrong, without the file it was wrong with, so that reasons can be counted."""
     if isinstance(error, FileNotFoundError):
         return "recording not found"
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
     return " ".join(str(error).partition(": ")[2].partition(";")[0].split()) or type(error).__name__
 
 

@@ -233,8 +233,12 @@ def train(
     from mllm.train.config import load_config
     from mllm.train.sft import train as run
 
-    run(load_config(config), str(output_dir))
-    typer.echo(f'{output_dir}: done; try it with `mllm ask --model {output_dir} song.mp3 "What key is this in?"`')
+    settings = load_config(config)
+    run(settings, str(output_dir))
+    next_step = f'try it with `mllm ask --model {output_dir} song.mp3 "What key is this in?"`'
+    if settings.method == "projector":
+        next_step = f"stage two takes it as `model: {{projector_weights: {output_dir}/projector.safetensors}}`"
+    typer.echo(f"{output_dir}: done; {next_step}")
 
 
 @app.command("eval")

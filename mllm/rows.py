@@ -82,7 +82,7 @@ def _shard_rows(path: Path, split: str) -> Iterator[Row]:
 
 def _line_rows(path: Path, split: str) -> Iterator[Row]:
     found = False
-    with open(path, encoding="utf-8") as lines:
+    with open(path, encoding="utf-8-sig") as lines:  # some editors begin a file with a mark
         for number, line in enumerate(lines, start=1):
             if not line.strip():
                 continue

@@ -120,8 +120,13 @@ def stream(
     """What it takes to read, encode, pack and lay out a row of a stream, from the first to the last."""
     with tempfile.TemporaryDirectory(prefix="mllm-bench-") as temporary:
         command = [sys.executable, "-m", "mllm.train.bench_stream", temporary, str(rows)]
-        done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
-    points = [json.loads(line) for line in done.stdout.splitlines()]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as work:
+            points = []
+            for line in work.stdout or ():
+                points.append(json.loads(line))
+                print(line, end="", file=sys.stderr)  # the last ones take minutes
+        if work.returncode:
+            raise MllmError("the stream was not read to its end")
     table = Table("rows", "ms a row", "memory, MiB", title="streaming; each line covers the rows since the one before")
     for point in points:
         table.add_row(f"{point['rows']:,}", f"{point['milliseconds_a_row']:.3f}", f"{point['mib']:.0f}")

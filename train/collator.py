@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -29,6 +29,8 @@ class BatchMeta:
     """Positions that are no padding."""
     audio_seconds: float = 0.0
     """Length of the recordings whose features are in the batch."""
+    sizes: list[int] = field(default_factory=list)
+    """How many of `rows` each item of the batch holds."""
     position: tuple[int, int] | None = None
     """Where in a stream the batch ends; see `mllm.train.streaming`."""
 
@@ -77,6 +79,7 @@ class Collator:
             items = [one for one, _ in items]
         packed = isinstance(items[0], list)
         packs: list[Pack] = [i if isinstance(i, list) else [Group((i,), 0)] for i in items]
+        sizes = [sum(len(group.examples) for group in one) for one in packs]
         if packed and self.flat:
             packs = [[group for one in packs for group in one]]
         rows: list[tuple[str, str]] = []
@@ -95,13 +98,15 @@ class Collator:
                 batch["attention_mask"] = self._sight(groups, members, batch["position_ids"])
         else:
             batch["attention_mask"] = (torch.arange(int(lengths.max())) < lengths[:, None]).long()
-        batch[META] = BatchMeta(members, rows, int(lengths.sum()), position=position)
+        batch[META] = BatchMeta(members, rows, int(lengths.sum()), sizes=sizes, position=position)
         audios = [audio for line in lines for audio in line.audios]
         if audios:
             masks = np.concatenate([mask for line in lines for mask in line.masks])
             batch["input_features_mask"] = torch.from_numpy(masks)
             batch |= self._features(audios)
             batch[META].audio_seconds = float(len(masks) * self.processor.feature_extractor.window_seconds)
+        else:
+            batch |= self._silence()
         return batch
 
     def _line(self, one: Pack, rows: list[tuple[str, str]]) -> _Line:
@@ -145,6 +150,16 @@ class Collator:
             return full
         near = positions[:, :, None] - positions[:, None, :] < self.window
         return {"full_attention": full, "sliding_attention": full & near[:, None]}
+
+    def _silence(self) -> dict[str, torch.Tensor]:
+        """A window that no token stands for: the projector takes part in every step, or other processes wait for it."""
+        extractor = self.processor.feature_extractor
+        mask = {"input_features_mask": torch.from_numpy(np.zeros_like(extractor.token_mask(1)))}
+        if self.features is not None:
+            return {**mask, "tower_features": torch.from_numpy(self.features.silence())}
+        waves = [np.zeros(extractor.window_samples, np.float32)]
+        windows = extractor(waves, sampling_rate=extractor.sampling_rate)["input_features"]
+        return {**mask, "input_features": torch.from_numpy(np.ascontiguousarray(windows))}
 
     def _features(self, audios: Sequence[str]) -> dict[str, torch.Tensor]:
         if self.features is not None:

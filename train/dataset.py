@@ -78,6 +78,10 @@ def encode_row(row: Row, processor: MusicLMProcessor) -> Example:
         masks = list(masks[0][:, None])
     places = (encoded["input_ids"] == processor.audio_token_id).nonzero().flatten()
     counts = np.cumsum([int(mask.sum()) for mask in masks], dtype=int)
+    if len(places) < sum(int(mask.sum()) for mask in masks):
+        raise PromptError(
+            f"row {row.get('id', '?')}: a recording stands after the last answer; leave it out, or add an answer"
+        )
     return {
         **encoded,
         "audios": audios,
@@ -93,9 +97,12 @@ def encode_row(row: Row, processor: MusicLMProcessor) -> Example:
 def samples_at(audio: str, sampling_rate: int) -> int:
     """Samples that a recording has after resampling: from its header where that can be relied on, else by decoding.
 
-    Remembered, as many rows are about one recording.
+    Remembered, as many rows are about one recording. Raises AudioError where it cannot be read.
     """
-    info = soundfile.info(audio)
+    try:
+        info = soundfile.info(audio)
+    except (OSError, RuntimeError):
+        return len(load_audio(audio, sampling_rate))  # which says what is wrong with it
     if info.format == "MP3" or not 0 < info.frames < 1 << 60:
         return len(load_audio(audio, sampling_rate))
     return info.frames if info.samplerate == sampling_rate else round(info.frames * sampling_rate / info.samplerate)

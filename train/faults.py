@@ -25,7 +25,7 @@ class TrainingError(MllmError):
 
 
 class Stop(TrainerCallback):
-    """On Ctrl-C (or SIGTERM, which schedulers send) the step under way is finished and saved; again, it stops at once.
+    """On Ctrl-C (or SIGTERM, of schedulers) the step under way is finished and saved; a second Ctrl-C stops at once.
 
     `asked` says afterwards that the run ended so. Of several processes all stop at the same step.
     """
@@ -43,7 +43,8 @@ class Stop(TrainerCallback):
 
     def _ask(self, number: int, frame: Any) -> None:
         self.asked = True
-        signal.signal(number, self._former.get(number) or signal.SIG_DFL)
+        if number == signal.SIGINT:  # schedulers and launchers may both send SIGTERM
+            signal.signal(number, self._former.get(number) or signal.SIG_DFL)
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Save and stop if one came, to any process."""

@@ -128,6 +128,11 @@ class FeatureCache:
             raise ConfigError(f"{file} was gone as soon as it was written: something else empties this folder")
         return features
 
+    def silence(self) -> np.ndarray:
+        """Zeros in the place of features: float16 [1, frames, hidden]."""
+        stored = self._open()
+        return np.zeros((1, stored.frames, stored.hidden), np.float16)
+
     def fill(
         self,
         audios: Sequence[str | Path],

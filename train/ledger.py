@@ -158,6 +158,11 @@ class CostLedger(TrainerCallback):
         if control.should_save:
             self.gather()  # for whatever is written with the weights, before `on_save`
 
+    def on_epoch_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Sum over processes before a save that ends an epoch."""
+        if control.should_save:
+            self.gather()
+
     def on_evaluate(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """What has passed since the step was no training."""
         self._gap_is_aside = True

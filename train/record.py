@@ -3,16 +3,27 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from accelerate import PartialState
+
 from mllm.configuration import MusicLMConfig
 from mllm.processing import MusicLMProcessor
-from mllm.provenance import describe_bases, describe_data, describe_parent
-from mllm.train.config import TrainConfig
+from mllm.provenance import describe_bases, describe_data, describe_parent, read_provenance
+from mllm.train.config import ConfigError, TrainConfig
+from mllm.train.faults import step_of
+from mllm.train.report import flatten
 from mllm.train.tuned_model import adapter_file
 from mllm.whole_files import write_whole
+
+log = logging.getLogger(__name__)
+RESULT = {".safetensors", ".json", ".jinja", ".txt", ".model", ".md"}
+"""Kinds of files that a run leaves; a checkpoint holds others besides, to go on from."""
+ANOTHER_RUN = ("method", "lora.", "model.audio_tower", "model.language_model", "model.projector.")
+"""Settings without which the weights of a checkpoint are none of this run."""
 
 
 class RunRecord:
@@ -56,3 +67,33 @@ class RunRecord:
         if self.config.method == "full":
             self.processor.save_pretrained(folder)
         write_whole(folder / "provenance.json", json.dumps(provenance, indent=1, ensure_ascii=False) + "\n")
+
+
+def publish(last: str, folder: Path, best: bool = False) -> None:
+    """Copy what a run leaves from its last (or its best) checkpoint to its folder, unless it was written there."""
+    if read_provenance(folder).get("cost", {}).get("steps") == step_of(last):  # it is written behind the weights
+        return
+    state = json.loads(Path(last, "trainer_state.json").read_text())
+    source = Path(state["best_model_checkpoint"] if best and state["best_model_checkpoint"] else last)
+    for file in sorted(source.iterdir(), key=lambda file: file.name == "provenance.json"):
+        if file.suffix in RESULT and not file.name.startswith(("trainer_state", "stream-")):
+            write_whole(folder / file.name, file.read_bytes())
+
+
+def refuse_another_run(config: TrainConfig, checkpoint: str) -> None:
+    """Hold the settings against those of the checkpoint that a run goes on from; what may differ is told.
+
+    Raises:
+        ConfigError: another model, or another way to train it.
+    """
+    then = dict(flatten(read_provenance(Path(checkpoint)).get("config")))
+    now = dict(flatten(config.model_dump(mode="json")))
+    changed = {
+        name: f"{name} was {then.get(name)!r}, is {now.get(name)!r}"
+        for name in then | now
+        if then.get(name) != now.get(name)
+    }
+    if other := [line for name, line in changed.items() if name.startswith(ANOTHER_RUN)]:
+        raise ConfigError(f"{checkpoint} is of another run ({'; '.join(other)}): give another --output_dir")
+    if changed and PartialState().is_main_process:
+        log.warning("going on from %s with other settings: %s", checkpoint, "; ".join(changed.values()))

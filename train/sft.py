@@ -10,6 +10,7 @@ first. `mllm ask --model DIR` loads the result; `provenance.json` beside it says
 
 from __future__ import annotations
 
+import copy
 import logging
 import os
 import sys
@@ -34,7 +35,7 @@ from mllm.train.dataset import InstructionDataset, audios_of, describe_packing, 
 from mllm.train.faults import Stop, TrainingError, clear_partial_checkpoints, last_whole_checkpoint, step_of
 from mllm.train.feature_cache import FeatureCache
 from mllm.train.ledger import CostLedger
-from mllm.train.record import RunRecord
+from mllm.train.record import RunRecord, publish, refuse_another_run
 from mllm.train.report import write_report
 from mllm.train.streaming import PackStream
 from mllm.train.trainer import MusicTrainer
@@ -86,16 +87,28 @@ def train(config: TrainConfig, output_dir: str | Path) -> dict[str, Any]:
         ConfigError: a setting that TrainingArguments does not know, missing rows or weights.
         TrainingError: stopped by a signal, a number that is none, or a full disk; what is safe is said.
     """
+    logging.getLogger("mllm.train").setLevel(logging.WARNING)  # the command line lets errors alone through
     output_dir = Path(output_dir)
     arguments = arguments_of(config, output_dir)
     set_seed(arguments.seed)
     if arguments.should_save:
         clear_partial_checkpoints(output_dir)
     last = last_whole_checkpoint(output_dir)
+    if last:
+        refuse_another_run(config, last)
+    if last and 0 < arguments.max_steps <= step_of(last):  # the Trainer would do one step more
+        if arguments.should_save:
+            log.warning("%s has ended already: to go on, raise training.max_steps", output_dir)
+            publish(last, output_dir, arguments.load_best_model_at_end)
+            write_report(output_dir)
+        return {}
     with _unsharded(arguments):
         model, processor = build_model(config, arguments.bf16)
     base = inner_model(model)
-    cache = _cache(config, base.model.audio_tower, processor)
+    tower = base.model.audio_tower.to(arguments.device)
+    if config.data.streaming and arguments.device.type == "cuda":
+        tower = copy.deepcopy(tower).cpu()  # it runs in the worker that reads, and a fork cannot use the GPU
+    cache = _cache(config, tower, processor)
     flat = "flash" in config.model.attention
     packing = config.packing
     if packing and flat:  # no mask says who sees a prefix
@@ -133,7 +146,7 @@ def train(config: TrainConfig, output_dir: str | Path) -> dict[str, Any]:
     if last and config.data.streaming:
         trainer.go_on_in_stream(last)
     stop = Stop()
-    for callback in (ledger, LocalTracker(), stop):
+    for callback in (stop, ledger, LocalTracker()):  # the ledger sums up before a save that a stop asks for
         trainer.add_callback(callback)
     replace_progress(trainer)
     if config.samples.rows and check is not None and arguments.world_size == 1:
@@ -142,12 +155,8 @@ def train(config: TrainConfig, output_dir: str | Path) -> dict[str, Any]:
         answer = _answerer(trainer, processor, config.samples.max_new_tokens)
         every = config.samples.every or None
         trainer.add_callback(SampleAnswers(questions, answer, every=every, ledger=ledger, trackers=trackers))
-    metrics: dict[str, Any] = {}
-    if last and 0 < arguments.max_steps <= step_of(last):  # the Trainer would do one step more
-        trainer._load_from_checkpoint(last)
-    else:
-        metrics = trainer.train(resume_from_checkpoint=last).metrics
-    if stop.asked:
+    metrics: dict[str, Any] = trainer.train(resume_from_checkpoint=last).metrics
+    if stop.asked and trainer.state.global_step < trainer.state.max_steps:
         raise TrainingError(f"stopped; {last_whole_checkpoint(output_dir)} is saved, and the same command goes on")
     trainer.save_model(str(output_dir))
     if trainer.is_world_process_zero():

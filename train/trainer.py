@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,10 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch.utils.data import DataLoader
 from transformers import Trainer
+from transformers.trainer_pt_utils import LengthGroupedSampler
 
 from mllm.train.collator import META, BatchMeta
-from mllm.train.config import TrainConfig
+from mllm.train.config import ConfigError, TrainConfig
 from mllm.train.counts import Counts
 from mllm.train.faults import failed_save, not_a_number
 from mllm.train.ledger import CostLedger
@@ -24,6 +26,22 @@ from mllm.train.tuned_model import PROJECTOR_FILE, inner_model, part_of
 from mllm.train.watching import enrich
 
 PARTS = ("language_model", "projector", "tower")
+
+
+class LengthOrder(LengthGroupedSampler):
+    """Batches of like length, in an order that seed and epoch decide: a run that goes on finds it again."""
+
+    def __init__(self, batch_size: int, lengths: list[int], seed: int):
+        super().__init__(batch_size, lengths=lengths)
+        self.seed, self.epoch, self.generator = seed, 0, torch.Generator()
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the order of an epoch."""
+        self.epoch = epoch
+
+    def __iter__(self) -> Iterator[int]:
+        self.generator.manual_seed(self.seed + self.epoch)
+        return super().__iter__()
 
 
 class MusicTrainer(Trainer):
@@ -90,19 +108,29 @@ class MusicTrainer(Trainer):
             inputs["supervised_logits"] = False
         loss, outputs = super().compute_loss(model, inputs, True, num_items_in_batch)
         training = self.model.training
-        self._count(self.counts if training else self._checked, meta, inputs["labels"], outputs["token_losses"])
+        counts = self.counts if training else self._checked
+        size = len(meta.rows) if training else sum(meta.sizes[: self._new_items(len(meta.sizes))])
+        self._count(counts, meta, size, inputs["labels"], outputs["token_losses"])
         if training:
             self._rows += [row for row, _ in meta.rows]
             self.position = meta.position or self.position
         return (loss, outputs) if return_outputs else loss
 
-    def _count(self, counts: Counts, meta: BatchMeta, labels: torch.Tensor, losses: torch.Tensor) -> None:
+    def _new_items(self, items: int) -> int:
+        """How many items of a batch of an evaluation are no repetition: over processes the last one is filled up."""
+        loader = self.accelerator.gradient_state
+        if self.args.world_size == 1 or not loader.end_of_dataloader or loader.remainder <= 0:
+            return items
+        return min(items, max(0, loader.remainder - self.args.process_index * self.args.eval_batch_size))
+
+    def _count(self, counts: Counts, meta: BatchMeta, size: int, labels: torch.Tensor, losses: torch.Tensor) -> None:
+        """Count the first `size` rows of a batch."""
         learned = labels[:, 1:] != -100
         owners = meta.owners.to(labels.device)[:, 1:][learned]
-        size = len(meta.rows)
+        losses, owners, rows = losses[owners < size], owners[owners < size], meta.rows[:size]
         totals = torch.zeros(size, device=losses.device).index_add_(0, owners, losses).tolist()
         tokens = torch.bincount(owners, minlength=size).tolist()
-        for (_, task), total, number in zip(meta.rows, totals, tokens, strict=True):
+        for (_, task), total, number in zip(rows, totals, tokens, strict=True):
             counts.tasks[task].total += total
             counts.tasks[task].tokens += number
         counts.rows += size
@@ -110,7 +138,7 @@ class MusicTrainer(Trainer):
         counts.padding += labels.numel() - meta.tokens
         counts.supervised += len(owners)
         counts.audio_seconds += meta.audio_seconds
-        broken = [row for (row, _), total in zip(meta.rows, totals, strict=True) if not math.isfinite(total)]
+        broken = [row for (row, _), total in zip(rows, totals, strict=True) if not math.isfinite(total)]
         if broken:
             raise not_a_number("the loss", broken, self.state.global_step)
 
@@ -135,10 +163,36 @@ class MusicTrainer(Trainer):
         )
 
     def go_on_in_stream(self, checkpoint: str) -> None:
-        """Let the stream begin behind the last batch of a checkpoint, and this process's random numbers with it."""
+        """Let the stream begin behind the last batch of a checkpoint, and this process's random numbers with it.
+
+        Raises:
+            ConfigError: the checkpoint is of a run without streaming, or with fewer processes.
+        """
         file = Path(checkpoint) / f"stream-{self.args.process_index}.json"
+        if not file.is_file():
+            raise ConfigError(
+                f"{checkpoint} does not say where in the stream process {self.args.process_index} was: go on as it was "
+                "made (data.streaming, number of processes), or give another --output_dir"
+            )
         self.position = self.train_dataset.start = tuple(json.loads(file.read_text()))
         self._random_of = checkpoint
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> Any:
+        sampler = super()._get_train_sampler(train_dataset)
+        if type(sampler) is not LengthGroupedSampler:
+            return sampler
+        seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
+        return LengthOrder(sampler.batch_size, sampler.lengths, seed)
+
+    def _run_epoch(self, **given: Any) -> Any:
+        # a loader that skips batches does not tell the sampler under several layers which epoch it is
+        layer: Any = given["train_dataloader"]
+        while layer is not None:
+            if hasattr(layer, "set_epoch"):
+                layer.set_epoch(given["epoch"])
+            below = getattr(layer, "batch_sampler", None)
+            layer = below if below is not None else getattr(layer, "sampler", None)
+        return super()._run_epoch(**given)
 
     def training_step(self, *args: Any, **kwargs: Any) -> torch.Tensor:
         """As in the Trainer, which restores random numbers only where it skips batches itself."""
@@ -157,6 +211,8 @@ class MusicTrainer(Trainer):
         return super().evaluation_loop(*args, **kwargs)
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
+        if not self.args.should_save:  # sharded weights are gathered for the main process alone
+            return
         folder = Path(output_dir or self.args.output_dir or ".")
         if self.config.method == "projector":
             folder.mkdir(parents=True, exist_ok=True)
@@ -170,6 +226,10 @@ class MusicTrainer(Trainer):
         (folder / "training_args.bin").unlink(missing_ok=True)  # a pickle; the config is in provenance.json
         self.record.write(folder)
 
+    def _save_rng_state(self, output_dir: str) -> None:
+        super()._save_rng_state(output_dir)
+        self.accelerator.wait_for_everyone()  # the state, which says that a checkpoint is whole, is written next
+
     def _save_checkpoint(self, model: torch.nn.Module, trial: Any) -> None:
         folder = Path(self._get_output_dir(trial)) / f"checkpoint-{self.state.global_step}"
         try:
@@ -182,7 +242,7 @@ class MusicTrainer(Trainer):
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         file = Path(resume_from_checkpoint) / PROJECTOR_FILE
-        if file.is_file():
+        if file.is_file() and not self.is_fsdp_enabled:  # FSDP keeps shards beside it
             inner_model(self.model).model.projector.load_state_dict(load_file(file))
         else:
             super()._load_from_checkpoint(resume_from_checkpoint, model)

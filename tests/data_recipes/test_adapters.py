@@ -10,6 +10,7 @@ import fsspec
 import pytest
 from adapter_sets import ABC, SETS, WAV, write
 
+from mllm.data_recipes import adapters_sources
 from mllm.data_recipes.adapters import ADAPTERS, load_items
 from mllm.data_recipes.adapters_fields import key_name
 from mllm.data_recipes.config import HERE, Recipe, SplitRule, load_recipe
@@ -228,3 +229,37 @@ def test_keys_get_one_spelling(text: str, name: str) -> None:
 def test_what_is_no_key_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="not a key"):
         key_name(text)
+
+
+@pytest.mark.parametrize("ending, content", [("jsonl", [{"t": "x"}]), ("csv", "t\nx\n"), ("json", [{"t": "x"}]),
+                                             ("parquet", [{"t": "x"}])])  # fmt: skip
+def test_names_may_hold_what_a_pattern_means_by_something(tmp_path: Path, ending: str, content: object) -> None:
+    write(tmp_path / "my [set] 1?", {f"songs [live]*.{ending}": content})
+    found, skipped = items(recipe(fields={"title": "t"}, options={"files": f"*.{ending}"}), tmp_path / "my [set] 1?")
+    assert [item.facts["title"] for item in found] == ["x"] and not skipped
+
+
+def test_memory_that_runs_out_is_not_taken_for_a_broken_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(address: str, source: object) -> object:
+        raise MemoryError
+
+    monkeypatch.setitem(adapters_sources._READERS, ".jsonl", full)
+    write(tmp_path, {"a.jsonl": [{"t": "x"}]})
+    with pytest.raises(MemoryError):
+        items(recipe(fields={"title": "t"}, options={"files": "*.jsonl"}), tmp_path)
+
+
+def test_values_of_a_list_in_json_stay_as_they_are(tmp_path: Path) -> None:
+    rows = [{"t": "x"}, {"t": 3}, {"t": "2020-01-01"}, {"t": "007", "more": [1, "a"]}, "no object"]
+    write(tmp_path, {"a.json": rows})
+    found, skipped = items(recipe(fields={"title": "t", "more": "more ?"}, options={"files": "*.json"}), tmp_path)
+    assert [item.facts["title"] for item in found] == ["x", "3", "2020-01-01", "007"]
+    assert found[3].facts["more"] == [1, "a"] and skipped == {"corrupt line": 1}
+
+
+def test_a_text_in_another_encoding_is_counted_and_never_said(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_bytes("t,q\nGrüße,Gruß\nx,Gruß\n".encode("cp1252"))
+    options = {"files": "*.csv"}
+    found, skipped = items(recipe(fields={"title": "t ?", "caption": "q ?"}, options=options), tmp_path)
+    assert [item.facts for item in found] == [{}, {"title": "x"}] and skipped == {"text that is not UTF-8, left out": 3}
+    assert items(recipe(fields={"caption": "t"}, options=options), tmp_path)[1] == {"text that is not UTF-8": 1}

@@ -4,9 +4,11 @@ import json
 from collections import Counter
 from pathlib import Path
 
+import pytest
 from small_set import rows_of, write_mixture, write_set
 
 from mllm.data_recipes.build import build_mixture
+from mllm.data_recipes.licences import DataError
 
 
 def items_of(folder: Path) -> dict[str, Counter[str]]:
@@ -40,3 +42,11 @@ def test_medleys_alone_are_limited_too(tmp_path: Path) -> None:
     mixture = write_mixture(tmp_path, sources=sources, medleys=medleys, soundfonts=[font])
     build_mixture(mixture, tmp_path / "out", workers=1, limit=1)
     assert items_of(tmp_path / "out") == {"train": {"medleys": 1}}
+
+
+def test_a_limit_does_not_hide_that_the_column_of_the_split_is_misspelt(tmp_path: Path) -> None:
+    write_set(tmp_path, 9, split={"column": "spilt"})
+    for output, use, limit in (("a", {"limit": 2}, None), ("b", {}, 2)):
+        sources = [{"recipe": "mine.yaml", **use}]
+        with pytest.raises(DataError, match="split.column names the column 'spilt'"):
+            build_mixture(write_mixture(tmp_path, sources=sources), tmp_path / output, workers=1, limit=limit)

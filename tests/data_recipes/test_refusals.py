@@ -68,7 +68,7 @@ def test_a_recipe_says_its_licence_by_a_known_name(tmp_path: Path, licence: str)
     "text, name", [("CC BY-NC 4.0", "cc-by-nc-4.0"), ("Apache-2.0", "apache-2.0"), ("per-track", "per-track")]
 )
 def test_a_recipe_may_say_its_licence_as_people_write_it(tmp_path: Path, text: str, name: str) -> None:
-    recipe_file(tmp_path, licence=text)
+    recipe_file(tmp_path, licence=text, fields={"licence": "l"})
     assert load_recipe("mine", tmp_path).licence == name
 
 
@@ -84,10 +84,15 @@ def test_a_recipe_may_say_its_licence_as_people_write_it(tmp_path: Path, text: s
         ({"loader": "openewld", "options": {"files": ["*"]}}, "unknown key 'files'"),
         ({"options": {"join": {"files": "b.csv", "by": ["a", "b"], "takes": []}}}, "did you mean 'take'?"),
         ({"options": {"files": "a.csv", "keep": {"title": "("}}}, "keep.title"),
+        ({"fields": {"id": "name", "tmepo": "bpm"}}, "fields.tmepo: did you mean 'tempo'?"),
         ({"fields": {"id": "name | match ("}}, "fields.id: 'name | match (' cannot be read"),
         ({"fields": {"id": "name | mach x"}}, "unknown filter 'mach'"),
         ({"split": {"column": "s | match [", "values": {"a": "train"}}}, "split.column"),
         ({"split": {"column": "s", "values": {"dev": "valid"}}}, "split.values.dev"),
+        (
+            {"licence": "per-track"},
+            "licence: per-track means that every item has its own: say where in `fields.licence`",
+        ),
         ({"tasks": ["instrumnt"]}, "tasks: no maker asks 'instrumnt': did you mean 'instrument'?"),
     ],
 )
@@ -166,6 +171,7 @@ def test_licence_texts_are_understood_or_refused_but_never_guessed(text: str, na
     "changes, words",
     [
         ({"sources": [{"recipe": "no-such", "weight": 1}]}, "known:"),
+        ({"sources": [{"recipe": "mien.yaml"}]}, "cannot read .*/mien.yaml: No such file"),
         ({"soundfonts": [{"name": "sf_GMbank", "path": ["x.sf2"], "licence": "mit"}]}, "unheard"),
         ({"soundfonts": [{"name": "a", "path": ["x.sf2"], "licence": "ask my uncle"}]}, "soundfonts.0.licence"),
         ({"soundfonts": [{"name": "a", "path": ["x.sf2"], "licence": "CC BY-NC 4.0"}]}, "a is refused: .*cc-by-nc"),

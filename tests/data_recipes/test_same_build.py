@@ -1,7 +1,5 @@
 """A folder belongs to one build, and to one process at a time; what of it is gone is made again."""
 
-import hashlib
-import json
 import os
 import shutil
 import subprocess
@@ -20,7 +18,6 @@ from mllm.data_recipes.build import build_mixture
 from mllm.data_recipes.build_mark import files_mark
 from mllm.data_recipes.command_line import data_verbs
 from mllm.data_recipes.config import HERE, DataError, find_soundfont, load_mixture
-from mllm.data_recipes.ingredients import Ingredients
 
 TINY = HERE / "mixtures" / "tiny.yaml"
 
@@ -164,22 +161,6 @@ def test_a_build_goes_on_where_it_was_moved_to_with_its_set(mixture: Path, tmp_p
     assert hash_of(moved / "out") == whole
 
 
-def test_a_build_of_before_there_were_parts_goes_on_or_is_refused_as_it_was(tiny_build: Path, tmp_path: Path) -> None:
-    output = tmp_path / "out"
-    shutil.copytree(tiny_build, output)
-    config = load_mixture(TINY)
-    found = Ingredients.find(config, 1)
-    tunes = hashlib.sha256("".join(tune.to_json() for tune in found.tunes).encode()).hexdigest()
-    recipes = [found.recipes["tonal"].model_dump()]
-    parts = [config.model_dump(exclude={"scores_dir", "sets_dir"}), [tunes, recipes, [], sorted(found.fonts)], None]
-    plan = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
-    (output / "build.json").write_text(json.dumps({"plan": plan}))
-    build_mixture(TINY, output, workers=1)
-    assert "parts" in json.loads((output / "build.json").read_text())
-    (output / "build.json").write_text(json.dumps({"plan": plan[::-1]}))
-    assert "other mixture, sources, soundfonts or limit" in refusal_of(TINY, output)
-
-
 def test_a_mixture_of_nothing_that_is_here_says_where_it_was_looked_for(
     mixture: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -214,3 +195,43 @@ def test_a_file_where_the_folder_should_be_is_one_clear_line(mixture: Path, tmp_
 def test_memory_is_no_place_for_a_build(mixture: Path) -> None:
     with pytest.raises(DataError, match="gone at its end; choose a folder"):
         build_mixture(mixture, "memory://x", workers=1)
+
+
+def test_a_try_that_came_to_nothing_does_not_stand_in_the_way(mixture: Path, tmp_path: Path) -> None:
+    recipe = tmp_path / "mine.yaml"
+    right = recipe.read_text()
+    recipe.write_text(right.replace("audio: file", "audio: fiel"))
+    with pytest.raises(DataError, match="did you mean 'file'"):
+        build_mixture(mixture, tmp_path / "out", workers=1)
+    recipe.write_text(right)
+    build_mixture(mixture, tmp_path / "out", workers=1)
+    assert len(list(tmp_path.glob("out/clips/*/*.flac"))) == 6
+
+
+@pytest.mark.parametrize("name", ["rows/mine.parquet", "clips/mine.part", "clips/mine.wav", "duplicates.json"])
+def test_a_folder_with_something_of_the_users_is_refused_and_stays_as_it_is(
+    mixture: Path, tmp_path: Path, name: str
+) -> None:
+    own = tmp_path / "out" / name
+    own.parent.mkdir(parents=True)
+    own.write_text("mine")
+    with pytest.raises(DataError, match="but no build.json.*choose another folder"):
+        build_mixture(mixture, tmp_path / "out", workers=1)
+    assert own.read_text() == "mine" and [p for p in (tmp_path / "out").rglob("*") if p.is_file()] == [own]
+
+
+def test_a_build_json_that_is_not_ours_stays_as_it_is(mixture: Path, tmp_path: Path) -> None:
+    own = tmp_path / "out" / "build.json"
+    own.parent.mkdir()
+    own.write_text('{"target": "release"}')
+    assert "build.json does not say of what" in refusal_of(mixture, tmp_path / "out")
+    assert own.read_text() == '{"target": "release"}'
+
+
+@pytest.mark.parametrize("inside", ["sets/mine", "sets/mine/out"])
+def test_a_build_does_not_go_into_the_folder_of_its_set(mixture: Path, tmp_path: Path, inside: str) -> None:
+    before = sorted((tmp_path / "sets").rglob("*"))
+    with pytest.raises(DataError, match="lies in the folder of mine .*choose a folder outside"):
+        build_mixture(mixture, tmp_path / inside, workers=1)
+    assert sorted((tmp_path / "sets").rglob("*")) == before
+    build_mixture(mixture, tmp_path / "sets" / "mine-built", workers=1)

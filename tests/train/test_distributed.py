@@ -95,3 +95,40 @@ def test_padded_batches_are_balanced_over_processes(settings, alone, tmp_path):
     launch("ddp", of_batch(settings, 2, method="lora", packing=None), tmp_path, run)
     expected = losses(alone("lora", packing=None, training={"train_sampling_strategy": "batch_rebalance"}))
     assert losses(run) == pytest.approx(expected, abs=1e-4)
+
+
+@pytest.mark.parametrize("kind", ["ddp", "fsdp", "zero3"])
+def test_two_processes_go_on_within_an_epoch_and_check_like_one(settings, alone, tmp_path, kind):
+    """With rows that hear nothing, and validation rows that do not fill the last batch."""
+    if kind.startswith("zero"):
+        pytest.importorskip("deepspeed")
+    source = Path(settings["data"]["path"])
+    own = source.with_name("with_texts.jsonl")
+    talk = [{"role": "user", "content": "How fast?"}, {"role": "assistant", "content": "fast"}]
+    texts = [json.dumps({"messages": talk, "split": split}) for split in ["train"] * 6 + ["validation"]]
+    own.write_text("\n".join([*source.read_text().splitlines(), *texts]))
+    steps = {"max_steps": 8, "save_steps": 1, "eval_strategy": "steps", "eval_steps": 4, "learning_rate": 1e-2}
+    changes = {
+        "method": "projector",
+        "data": settings["data"] | {"path": str(own)},
+        "packing": {"tokens": 60},
+        "training": steps | {"per_device_eval_batch_size": 2},
+        "learning_rates": {"projector": 1e-2},
+    }
+    one, config, run = alone(**changes), of_batch(settings, 2, **changes), tmp_path / "run"
+    launch(kind, config, tmp_path, run)
+
+    def checks(folder: Path) -> list[float]:
+        lines = map(json.loads, (folder / "metrics.jsonl").read_text().splitlines())
+        return [line["eval_loss"] for line in lines if "eval_loss" in line]
+
+    assert losses(run) == pytest.approx(losses(one), abs=1e-4)
+    assert len(checks(run)) == 2 and checks(run) == pytest.approx(checks(one), abs=1e-4)
+    shutil.rmtree(run / "checkpoint-8")
+    (run / "projector.safetensors").unlink()
+    launch(kind, config, tmp_path, run)
+    assert losses(run) == pytest.approx(losses(one), abs=1e-4), "step 8 is within an epoch, not the first"
+    ours, theirs = (load_file(folder / "projector.safetensors") for folder in (run, one))
+    assert set(ours) == set(theirs)
+    for name, tensor in ours.items():
+        assert_close(tensor, theirs[name], atol=1e-3, rtol=1e-2)

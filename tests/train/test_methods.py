@@ -18,6 +18,7 @@ from safetensors.torch import load_file
 from transformers.models.llama.modeling_llama import LlamaMLP
 
 from mllm import load
+from mllm.rows import RowsError
 from mllm.train.config import ConfigError, TrainConfig
 from mllm.train.faults import TrainingError, last_whole_checkpoint
 from mllm.train.sft import train
@@ -40,6 +41,19 @@ def test_each_method_trains_saves_and_says_what_it_cost(settings, tmp_path, meth
         return
     clip = Path(settings["data"]["path"]).parent / "0.wav"
     assert load(str(run)).ask(clip, "How fast?", max_new_tokens=2).audio_tokens > 0
+
+
+def test_without_rows_to_check_with_it_says_so_and_trains(settings, tmp_path, caplog):
+    source = Path(settings["data"]["path"])
+    rows = [json.loads(line) for line in source.read_text().splitlines()]
+    own = source.with_name("train_only.jsonl")
+    own.write_text("\n\n".join(json.dumps(row) for row in rows if row["split"] == "train"), encoding="utf-8-sig")
+    training = settings["training"] | {"eval_strategy": "epoch"}
+    changed = {"data": settings["data"] | {"path": str(own)}, "training": training}
+    train(TrainConfig(**settings | changed), tmp_path)
+    assert len(losses(tmp_path)) == 4 and "no row of split 'validation'" in caplog.text
+    with pytest.raises(RowsError, match="no such file"):
+        train(TrainConfig(**settings | {"data": {"path": str(tmp_path / "away.jsonl")}}), tmp_path / "none")
 
 
 @pytest.mark.parametrize("method", ["lora", "full"])

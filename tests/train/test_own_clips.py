@@ -30,7 +30,7 @@ def write_own_clips(folder: Path, count: int) -> Path:
     rng, rows = np.random.default_rng(0), []
     for number in range(count):
         wave, high, fast = list(WAVES)[number % 3], bool(rng.integers(2)), bool(rng.integers(2))
-        moments = np.arange(12 * 22050) / 22050
+        moments = np.arange(10 * 22050) / 22050
         pitch = rng.uniform(700, 1200) if high else rng.uniform(80, 140)
         pulses = (moments * (rng.uniform(5, 6) if fast else rng.uniform(0.8, 1.2)) % 1) < 0.5
         sound = 0.2 * WAVES[wave](2 * np.pi * pitch * moments) * pulses
