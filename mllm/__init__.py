@@ -6,12 +6,16 @@
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from mllm.chat import Answer, MusicLM, load
 
 __all__ = ["Answer", "MusicLM", "load"]
+
+# Where DeepSpeed is installed, transformers imports it, and it says so on standard output, among a command's JSON.
+logging.getLogger("DeepSpeed").addFilter(lambda record: "Setting accelerator to CPU" not in record.getMessage())
 
 
 def __getattr__(name: str) -> Any:
