@@ -8,7 +8,7 @@ from typing import Any
 
 from mllm.data_recipes.adapters_facts import WRONG, text_of
 from mllm.data_recipes.adapters_fields import Missing, Place, Skip, parse_field
-from mllm.data_recipes.config import SPLITS, Recipe
+from mllm.data_recipes.config import Recipe
 from mllm.data_recipes.licences import DataError
 
 _NAMES = {
@@ -53,12 +53,11 @@ class SplitReader:
         ours = self._ours(theirs)
         if ours == LEFT_OUT:
             raise Skip(f"split {theirs} left out")
-        if ours not in SPLITS:
-            what = f"is mapped to {ours!r}, which is none" if ours else "is not known"
+        if not ours:
             raise DataError(
-                f"recipe {self.name}: the split {theirs!r} of the column {self.rule.column!r} {what}; say what it is: "
-                f"split: {{column: {self.rule.column}, values: {{{theirs}: SPLIT}}}} with one of train, validation, "
-                f"test, or {LEFT_OUT} to leave such items out"
+                f"recipe {self.name}: the split {theirs!r} of the column {self.rule.column!r} is not known; say what "
+                f"it is: split: {{column: {self.rule.column}, values: {{{theirs}: SPLIT}}}} with one of train, "
+                f"validation, test, or {LEFT_OUT} to leave such items out"
             )
         return ours
 

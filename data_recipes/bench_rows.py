@@ -19,6 +19,8 @@ from pathlib import Path
 
 import yaml
 
+from mllm.cost_plot import plot_cost
+
 
 def resident(pid: int) -> int:
     """Bytes of memory of a process and all its descendants (Linux)."""
@@ -60,26 +62,6 @@ def measure(rows: int, workers: int) -> dict[str, float]:
         }
 
 
-def plot(results: list[dict[str, float]], path: Path) -> None:
-    """Cost of a row and memory over the size of the build."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    figure, left = pyplot.subplots(figsize=(6, 3.5))
-    right = left.twinx()
-    sizes = [r["rows"] for r in results]
-    left.plot(sizes, [r["microseconds_a_row"] for r in results], "o-", color="tab:blue")
-    right.plot(sizes, [r["peak_mib"] for r in results], "s--", color="tab:orange")
-    left.set(xscale="log", xlabel="rows in the build", ylim=(0, None))
-    left.set_ylabel("microseconds a row", color="tab:blue")
-    right.set_ylabel("peak memory, MiB", color="tab:orange")
-    right.set_ylim(0, None)
-    figure.tight_layout()
-    figure.savefig(path, metadata={"Date": None} if path.suffix == ".svg" else None)
-
-
 def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -90,7 +72,8 @@ def main() -> None:
     load = os.getloadavg()[0]
     results = [measure(rows, args.workers) for rows in args.rows]
     if args.plot:
-        plot(results, args.plot)
+        cost = [r["microseconds_a_row"] for r in results]
+        plot_cost([r["rows"] for r in results], cost, "microseconds a row", [r["peak_mib"] for r in results], args.plot)
     print(json.dumps({"bench": "rows", "workers": args.workers, "load_before": round(load, 2), "builds": results}))
 
 

@@ -10,7 +10,6 @@ generator of its own. In a folder on this machine only one build runs at a time.
 
 from __future__ import annotations
 
-import json
 import time
 from collections import Counter
 from collections.abc import Mapping
@@ -105,10 +104,10 @@ def _build(config: Mixture, store: Store, workers: int, limit: int | None) -> st
     except (OSError, soundfile.LibsndfileError, pa.ArrowException) as error:
         reason = getattr(error, "strerror", None) or error
         raise DataError(f"writing to {store.address} failed: {reason}; run the same command again to go on") from error
-    place = write_manifest(store, config, found, mark, seconds, time.monotonic() - began)
+    manifest = write_manifest(store, config, found, mark, seconds, time.monotonic() - began)
     _tell_left_out(console, {name: why for name, why in found.left_out.items() if name not in told})
-    _tell_skips(console, store)
-    return place
+    _tell_skips(console, store, manifest)
+    return f"{store.address}/{MANIFEST}"
 
 
 def _tell_left_out(console: Console, left_out: Mapping[str, str]) -> None:
@@ -116,9 +115,8 @@ def _tell_left_out(console: Console, left_out: Mapping[str, str]) -> None:
         console.print(f"left out: {name}: {why}", style="yellow", highlight=False, markup=False)
 
 
-def _tell_skips(console: Console, store: Store) -> None:
+def _tell_skips(console: Console, store: Store, manifest: Mapping[str, Any]) -> None:
     """What of the sources gave no row, the most frequent reasons; raises DataError where nothing gave one."""
-    manifest = json.loads(store.read(MANIFEST))
     skips = [skip for skip in Counter(manifest["skipped_in_clips"]).most_common() if skip[0] != WHY]
     for why, count in skips[:_TOLD]:
         console.print(f"skipped: {why} ({count} times)", style="yellow", highlight=False, markup=False)

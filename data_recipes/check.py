@@ -172,7 +172,6 @@ def check(folder: str | Path, against: Sequence[str | Path] = (), threshold: flo
         out.fault(kind, row, why)
     if not found.ids and "shard" not in out.faults:
         raise DataError(f"{store.address}: no rows: nothing to check; `left_out` of its manifest.json may say why")
-    _judge_parts(found, out)
     for what, media in (("audio", found.audio), ("score", found.scores)):
         _judge_pairs(what, media, found, out)
     if leaks:
@@ -238,30 +237,6 @@ class _Leaks:
             out.fault("leak by id", row, f"{key} is item {self.items[item].label}")
         for row, item, share in self.texts.leaks():
             out.fault("leak by text", row, f"{share:.0%} of a text of item {self.items[item].label}")
-
-
-_MADE_OF = ("medleys/medley/", "episodes/episode/")
-"""How the works of rows begin that are made of several, with a plus between them."""
-
-
-def _judge_parts(found: Survey, out: _Findings) -> None:
-    """Faults of the rows that are made of a work which stands in a more held-out split, by itself or in another row."""
-    held: dict[str, int] = {}
-    parts: list[list[str]] = []
-    for work, place in zip(found.works, found.places, strict=True):
-        start = next((start for start in _MADE_OF if work.startswith(start)), "")
-        parts.append([part for part in work.removeprefix(start).split("+") if "/" in part] if start else [_bare(work)])
-        for part in filter(None, parts[-1]):
-            held[part] = min(held.get(part, place), place)
-    for row, (works, place) in enumerate(zip(parts, found.places, strict=True)):
-        if earlier := [work for work in works if held.get(work, place) < place]:
-            out.fault("work", row, f"work {earlier[0]} is in {SPLITS[held[earlier[0]]]} too")
-
-
-def _bare(work: str) -> str:
-    """A work without the name of its source where that stands there twice, as in rows made of several it does not."""
-    source, _, rest = work.partition("/")
-    return rest if rest.startswith(f"{source}/") else work
 
 
 def _judge_pairs(what: str, media: Media, found: Survey, out: _Findings) -> None:

@@ -86,8 +86,8 @@ class Counted:
 
 def write_manifest(
     store: Store, config: Mixture, found: Ingredients, mark: str, stage_seconds: dict[str, float], seconds: float
-) -> str:
-    """Write manifest.json from the shards that are there; returns its path or address.
+) -> dict[str, Any]:
+    """Write manifest.json from the shards that are there; returns what it says.
 
     `hash` identifies the data: it is the same for two builds exactly when all their rows are (which name the hash of
     every recording), whatever was killed and resumed in between.
@@ -114,7 +114,7 @@ def write_manifest(
             if r.name in used
         },
         "soundfonts": {
-            f.name: {"licence": f.licence, "sha256": hashlib.sha256(found.fonts[f.name].read_bytes()).hexdigest()}
+            f.name: {"licence": f.licence, "sha256": found.font_hashes[f.name]}
             for f in [*config.soundfonts, *config.test_soundfonts]
             if f.name in found.fonts
         },
@@ -128,7 +128,7 @@ def write_manifest(
         "shards": counted.shards,
     }
     store.write(NAME, (json.dumps(manifest, indent=1, ensure_ascii=False) + "\n").encode())
-    return f"{store.address}/{NAME}"
+    return manifest
 
 
 def git_revision() -> str | None:

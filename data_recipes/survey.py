@@ -189,13 +189,13 @@ def _seen_twice(out: Survey) -> None:
         if id in seen:
             out.faults.append(("row", row, "another row has the same id"))
         seen[id] = row
+    works = [_works(work) for work in out.works]
     held: dict[str, int] = {}
-    for work, place in zip(out.works, out.places, strict=True):
-        if work:
-            held[work] = min(held.get(work, BEYOND), place)
-    for row, (work, place) in enumerate(zip(out.works, out.places, strict=True)):
-        if work and place > held[work]:
-            out.faults.append(("work", row, f"work {work} is in {SPLITS[held[work]]} too"))
+    for several, place in zip(works, out.places, strict=True):
+        held |= {work: min(held.get(work, BEYOND), place) for work in several}
+    for row, (several, place) in enumerate(zip(works, out.places, strict=True)):
+        if earlier := [work for work in several if held[work] < place]:
+            out.faults.append(("work", row, f"work {earlier[0]} is in {SPLITS[held[earlier[0]]]} too"))
     for kind, media in (("same audio", out.audio), ("same score", out.scores)):
         for i, rows in enumerate(media.rows):
             if kind == "same score" and not media.digests[i]:
@@ -203,3 +203,15 @@ def _seen_twice(out: Survey) -> None:
             for row in rows:
                 if out.places[row] > media.place[i]:
                     out.faults.append((kind, row, f"{media.names[i][:80]} is in {SPLITS[media.place[i]]} too"))
+
+
+_MADE_OF = ("medleys/medley/", "episodes/episode/")
+"""How the works of rows begin that are made of several, with a plus between them."""
+
+
+def _works(work: str) -> list[str]:
+    """A row's work; of one made of several also those, which are named without a source that stands there twice."""
+    if made := next((start for start in _MADE_OF if work.startswith(start)), ""):
+        return [work, *(part for part in work.removeprefix(made).split("+") if "/" in part)]
+    source, _, rest = work.partition("/")
+    return [rest if rest.startswith(f"{source}/") else work] if work else []

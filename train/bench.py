@@ -23,6 +23,7 @@ import yaml
 from rich.console import Console
 from rich.table import Table
 
+from mllm.cost_plot import plot_cost
 from mllm.errors import MllmError
 from mllm.provenance import read_provenance
 from mllm.train.report import METRICS, read_lines
@@ -81,7 +82,6 @@ def speed(
     """The same rows, once: written as others write it; with our cache empty; with our cache full."""
     base = {
         "model": MODEL,
-        "lora": {"dropout": 0.0},
         "learning_rates": {"language_model": 5e-4, "projector": 5e-4},
         "samples": {"rows": 0},
     }
@@ -93,13 +93,12 @@ def speed(
         cached = source | {"feature_cache": str(folder / "features")}
         batch = {"per_device_train_batch_size": plain_batch, "train_sampling_strategy": "random"}
         jobs = {"plain": base | PLAIN | {"data": source | {"feature_cache": False}, "training": training | batch}}
-        for number in range(-1, seeds):
-            name = "cold" if number < 0 else f"warm {number}"
-            one = training | {"per_device_train_batch_size": 2, "seed": max(number, 0)}
+        for name, seed in [("cold", 0), *((f"warm {seed}", seed) for seed in range(seeds))]:
+            one = training | {"per_device_train_batch_size": 2, "seed": seed}
             jobs[name] = base | OURS | {"data": cached, "training": one}
         results = {name: run(config, folder, name) for name, config in jobs.items()}
     plain, cold, warm = results["plain"], results["cold"], results["warm 0"]
-    spread = [result["validation_loss"] for name, result in results.items() if name.startswith(("cold", "warm"))]
+    spread = [result["validation_loss"] for name, result in results.items() if name != "plain"]
     table = Table("what", "measured", "aim", title=f"{plain['rows']} rows once, {os.cpu_count()} cores")
     for name, result, aim in (("plain", plain, ""), ("cache empty", cold, "≥ 2×"), ("cache full", warm, "≥ 5×")):
         ratio = result["rows_a_second"] / plain["rows_a_second"]
@@ -131,7 +130,8 @@ def stream(
     for point in points:
         table.add_row(f"{point['rows']:,}", f"{point['milliseconds_a_row']:.3f}", f"{point['mib']:.0f}")
     if plot:
-        _plot(points, plot)
+        cost = [point["milliseconds_a_row"] for point in points]
+        plot_cost([point["rows"] for point in points], cost, "milliseconds a row", [p["mib"] for p in points], plot)
     _tell(table, {"bench": "training stream", "points": points})
 
 
@@ -158,25 +158,6 @@ def large(steps: Annotated[int, typer.Option(min=1)] = 3) -> None:
 def _tell(table: Table, result: dict[str, Any]) -> None:
     Console(width=None if sys.stdout.isatty() else 120).print(table)
     print(json.dumps({"cores": os.cpu_count()} | result))
-
-
-def _plot(points: list[dict[str, float]], path: Path) -> None:
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    figure, left = pyplot.subplots(figsize=(6, 3.5))
-    right = left.twinx()
-    sizes = [point["rows"] for point in points]
-    left.plot(sizes, [point["milliseconds_a_row"] for point in points], "o-", color="tab:blue")
-    right.plot(sizes, [point["mib"] for point in points], "s--", color="tab:orange")
-    left.set(xscale="log", xlabel="rows read", ylim=(0, None))
-    left.set_ylabel("milliseconds a row", color="tab:blue")
-    right.set_ylabel("memory, MiB", color="tab:orange")
-    right.set_ylim(0, None)
-    figure.tight_layout()
-    figure.savefig(path, metadata={"Date": None} if path.suffix == ".svg" else None)
 
 
 if __name__ == "__main__":

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 
-import numpy as np
-import soundfile
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, Qwen3Config
 
 from mllm.assemble import text_model_folder
+from mllm.train.bench_stream import write_noise
 
 SHAPE = {
     "hidden_size": 2560,
@@ -39,13 +37,7 @@ def main(folder: Path) -> None:
                 tensor.normal_(std=0.02, generator=generator)
     model.save_pretrained(folder / "text", max_shard_size="1GB")
     AutoTokenizer.from_pretrained(text_model_folder("smollm2-135m-instruct")).save_pretrained(folder / "text")
-    rng = np.random.default_rng(0)
-    with open(folder / "rows.jsonl", "w", encoding="utf-8") as file:
-        for number in range(12):
-            soundfile.write(folder / f"{number % 4}.wav", rng.normal(0, 0.1, 10 * 22050), 22050)
-            heard, asked = {"type": "audio", "audio": f"{number % 4}.wav"}, {"type": "text", "text": "What is it?"}
-            talk = [{"role": "user", "content": [heard, asked]}, {"role": "assistant", "content": "It is noise."}]
-            file.write(json.dumps({"id": str(number), "task": "caption", "messages": talk}) + "\n")
+    write_noise(folder, rows=12, clips=4, seconds=10.0)
 
 
 if __name__ == "__main__":

@@ -23,14 +23,14 @@ from mllm.train.streaming import PackStream
 CLIPS = 64
 
 
-def write(folder: Path, rows: int) -> None:
-    """A JSONL of questions about noise of two seconds."""
+def write_noise(folder: Path, rows: int, clips: int, seconds: float) -> None:
+    """A JSONL of questions about clips of noise."""
     rng = np.random.default_rng(0)
-    for number in range(CLIPS):
-        soundfile.write(folder / f"{number}.wav", rng.normal(0, 0.1, 2 * 22050), 22050)
+    for number in range(clips):
+        soundfile.write(folder / f"{number}.wav", rng.normal(0, 0.1, round(seconds * 22050)), 22050)
     with open(folder / "rows.jsonl", "w", encoding="utf-8") as file:
         for number in range(rows):
-            heard = {"type": "audio", "audio": f"{number * 7 % CLIPS}.wav"}
+            heard = {"type": "audio", "audio": f"{number * 7 % clips}.wav"}
             asked = {"type": "text", "text": f"Question {number}: what is the tempo?"}
             talk = [
                 {"role": "user", "content": [heard, asked]},
@@ -43,7 +43,7 @@ def main(folder: Path, rows: int) -> None:
     """Read, encode, pack and lay out every row."""
     from transformers import AutoTokenizer
 
-    write(folder, rows)
+    write_noise(folder, rows, CLIPS, 2.0)
     tower, text = load_tower("tempogram"), text_model_folder("smollm2-135m-instruct")
     config = MusicLMConfig(audio_config=tower.config, projector_type="mlp", summary_tokens=0)
     processor = build_processor(config, AutoTokenizer.from_pretrained(text))

@@ -157,16 +157,17 @@ class Collator:
         mask = {"input_features_mask": torch.from_numpy(np.zeros_like(extractor.token_mask(1)))}
         if self.features is not None:
             return {**mask, "tower_features": torch.from_numpy(self.features.silence())}
-        waves = [np.zeros(extractor.window_samples, np.float32)]
-        windows = extractor(waves, sampling_rate=extractor.sampling_rate)["input_features"]
-        return {**mask, "input_features": torch.from_numpy(np.ascontiguousarray(windows))}
+        return {**mask, **self._heard([np.zeros(extractor.window_samples, np.float32)])}
 
     def _features(self, audios: Sequence[str]) -> dict[str, torch.Tensor]:
         if self.features is not None:
             tower = np.concatenate([self.features.load(audio) for audio in audios])
             return {"tower_features": torch.from_numpy(tower)}
+        return self._heard([self.processor.load(audio) for audio in audios])
+
+    def _heard(self, waves: Sequence[np.ndarray]) -> dict[str, torch.Tensor]:
+        """Recordings as the tower takes them, where it runs in every step."""
         extractor = self.processor.feature_extractor
-        waves = [self.processor.load(audio) for audio in audios]
         windows = extractor(waves, sampling_rate=extractor.sampling_rate)["input_features"]
         return {"input_features": torch.from_numpy(np.ascontiguousarray(windows))}
 

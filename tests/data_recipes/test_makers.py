@@ -3,90 +3,22 @@
 import json
 import re
 from collections import Counter
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import pytest
+from drawn_music import SEED, chosen, music
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mllm.data_recipes.choices import LETTERS, Pool
-from mllm.data_recipes.instruments import NAMES
+from mllm.data_recipes.choices import Pool
 from mllm.data_recipes.licences import DataError
 from mllm.data_recipes.makers import JSON_FIELDS, MAKERS, dialogue, draw_turns, make_turns
 from mllm.data_recipes.mentions import agrees
 from mllm.data_recipes.plan import seed_of
-from mllm.data_recipes.properties import CONTOURS, GENRES, METRES, MOODS, TEXTURES, midi_number
+from mllm.data_recipes.properties import midi_number
 from mllm.data_recipes.row import FACTS
-from mllm.data_recipes.templates import parse_key
-from mllm.data_recipes.tune import key_name, note_name
-
-KEYS = [key_name(tonic, mode) for tonic in range(12) for mode in ("major", "minor")]
-CHORDS = [f"{root}:{quality}" for root in "CDEFGAB" for quality in ("maj", "min", "7", "min7")]
-SEED = st.integers(0, 2**32 - 1)
-
-
-def words(rng: np.random.Generator, groups: Sequence[Sequence[str]]) -> str:
-    """One word of all."""
-    return str(rng.choice([w for g in groups for w in g]))
-
-
-def music(rng: np.random.Generator) -> dict[str, Any]:
-    """The facts of a clip, all of them, drawn as a corpus would have them."""
-    key = KEYS[int(rng.integers(24))]
-    low = int(rng.integers(45, 70))
-    high = low + int(rng.integers(5, 20))
-    names = [str(n) for n in rng.choice(NAMES, size=int(rng.integers(1, 4)), replace=False)]
-    tempo = float(rng.uniform(45, 205))
-    ends = np.cumsum(rng.uniform(1.5, 4.0, size=6)).round(2)
-    chords = [CHORDS[int(i)] for i in rng.permutation(len(CHORDS))[:6]]
-    borders = [0.0, *np.cumsum(rng.uniform(8.0, 20.0, size=4)).round(2).tolist()]
-    tonic, mode = KEYS.index(key) // 2, key.split()[1]
-    drums = bool(rng.random() < 0.5)
-    return {
-        "instruments": names + ["drums"] * drums,
-        "key": key,
-        "tempo": tempo,
-        "metre": METRES[int(rng.integers(4))],
-        "caption": f"A tune that {names[0]} could have played for us.",
-        "tags": ["acoustic", "instrumental"],
-        "genre": words(rng, GENRES),
-        "mood": [words(rng, MOODS)],
-        "valence": float(rng.uniform(-1, 1)),
-        "arousal": float(rng.uniform(-1, 1)),
-        "chords": [[float(a), float(b), c] for a, b, c in zip([0.0, *ends[:-1]], ends, chords, strict=True)],
-        "beats": [0.31 + i * 60 / tempo for i in range(40)],
-        "sections": [
-            {
-                "start": borders[i],
-                "end": borders[i + 1],
-                "label": "ABAC"[i],
-                "key": KEYS[int(rng.integers(24))],
-                "tempo": float(rng.uniform(45, 205)),
-                "metre": METRES[int(rng.integers(4))],
-                "instruments": [NAMES[int(rng.integers(len(NAMES)))]],
-            }
-            for i in range(4)
-        ],
-        "notes": [[i * 0.5, i * 0.5 + 0.4, int(rng.integers(low, high))] for i in range(int(rng.integers(3, 30)))],
-        "lowest": note_name(low, tonic, mode),
-        "highest": note_name(high, tonic, mode),
-        "contour": CONTOURS[int(rng.integers(5))],
-        "first_notes": [note_name(int(rng.integers(low, high)), tonic, mode) for _ in range(3)],
-        "texture": TEXTURES[int(rng.integers(4))],
-        "drums": drums,
-        "bars": int(rng.integers(4, 40)),
-        "roman": [[bar, beat, key, numeral] for bar in (1, 2) for beat, numeral in ((1.0, "I"), (2.5, "V7"))],
-        "title": "The Secret Waltz of Nobody",
-        "composer": "Zebulon Quick",
-        "seconds": borders[-1],
-    }
-
-
-def chosen(question: str) -> list[str]:
-    """Texts of the options of a question."""
-    return re.findall(r"^[A-E]\. (.*)$", question, re.M)
+from mllm.data_recipes.tune import note_name
 
 
 @settings(max_examples=40, deadline=None)
@@ -221,128 +153,6 @@ def test_drawn_turns_spread_over_the_tasks_and_keep_the_decks() -> None:
     assert set(tasks) >= {m.task for m in MAKERS.values()} - {"pitch", "pitch_number"}
     assert max(tasks.values()) < 2.5 * min(tasks.values())
     assert len(draw_turns({"genre": "folk"}, rng, 4, ["genre"])) == 4 and draw_turns({}, rng, 3) == []
-
-
-@pytest.fixture(scope="module")
-def many() -> list[tuple[str, str, str, str]]:
-    """(task, style, question, answer) of some clips from one pool."""
-    rng, pool = seed_of(2, "many"), Pool(2)
-    wanted = [name for name, m in MAKERS.items() if m.style in ("choice", "verify")]
-    return [
-        (task, style, question, answer)
-        for _ in range(220)
-        for task, style, ((question, answer),) in make_turns(music(rng), rng, wanted, pool)
-    ]
-
-
-def test_places_of_right_options_are_balanced_exactly(many: list[tuple[str, str, str, str]]) -> None:
-    places: dict[tuple[str, int], Counter[str]] = {}
-    for task, style, question, answer in many:
-        if style == "choice":
-            texts = chosen(question)
-            assert 2 <= len(texts) <= 5 and len(set(texts)) == len(texts)
-            assert answer in (LETTERS[LETTERS.index(answer[0])], f"{answer[0]}. {texts[LETTERS.index(answer[0])]}")
-            places.setdefault((task, len(texts)), Counter())[answer[0]] += 1
-    assert sum(sum(c.values()) for c in places.values()) >= 2000
-    for (task, count), seen in places.items():
-        each = [seen[letter] for letter in LETTERS[:count]]
-        assert max(each) - min(each) <= 1, (task, count, seen)
-
-
-def test_no_length_gives_a_choice_away(many: list[tuple[str, str, str, str]]) -> None:
-    questions = [(t, chosen(q), LETTERS.index(a[0])) for t, s, q, a in many if s == "choice"]
-    chance = np.mean([1 / len(texts) for _, texts, _ in questions])
-    for extreme in (max, min):
-        by_task: dict[str, list[float]] = {}
-        for task, texts, right in questions:
-            lengths = [len(t) for t in texts]
-            ties = [i for i, n in enumerate(lengths) if n == extreme(lengths)]
-            by_task.setdefault(task, []).append((right in ties) / len(ties) - 1 / len(texts))
-        assert abs(np.mean([g for gains in by_task.values() for g in gains])) < 0.05, (extreme, chance)
-        for task, gains in by_task.items():
-            assert abs(np.mean(gains)) < 0.1, (extreme, task)
-
-
-def test_the_middle_number_is_no_better_guess_than_another(many: list[tuple[str, str, str, str]]) -> None:
-    gains = []
-    for task, style, question, answer in many:
-        texts = chosen(question)
-        if style == "choice" and task in ("tempo", "bars", "melody_lowest", "melody_highest") and len(texts) == 3:
-            numbers = [midi_number(t) if t[0] in "ABCDEFG" else int(t.split()[0]) for t in texts]
-            order = sorted(range(3), key=lambda i: numbers[i] or 0)
-            gains.append((order[1] == LETTERS.index(answer[0])) - 1 / 3)
-    assert len(gains) > 100 and abs(np.mean(gains)) < 0.12
-
-
-def test_half_of_the_checks_are_true(many: list[tuple[str, str, str, str]]) -> None:
-    yes: dict[str, list[bool]] = {}
-    for task, style, _, answer in many:
-        if style == "verify":
-            assert answer.startswith(("Yes", "No"))
-            yes.setdefault(task, []).append(answer.startswith("Yes"))
-    assert {"key", "instrument", "tempo", "metre", "chords", "melody_lowest"} <= set(yes)
-    for task, answers in yes.items():
-        assert abs(sum(answers) - len(answers) / 2) <= 1, task
-
-
-def test_wrong_options_are_wrong(many: list[tuple[str, str, str, str]]) -> None:
-    rng, pool = seed_of(7, "wrong"), Pool(7)
-    near = total = 0
-    for _ in range(150):
-        facts = music(rng)
-        for task, _, ((question, answer),) in make_turns(facts, rng, ["instrument.choice", "key.choice"], pool):
-            texts = chosen(question)
-            wrong = [t for i, t in enumerate(texts) if i != LETTERS.index(answer[0])]
-            if task == "instrument":
-                assert not set(wrong) & set(facts["instruments"])
-            else:
-                true, others = parse_key(facts["key"]), [parse_key(w) for w in wrong]
-                assert true and all(k and (k.pitch_class, k.mode) != (true.pitch_class, true.mode) for k in others)
-                near += sum(abs(k.signature - true.signature) <= 1 for k in others if k)
-                total += len(wrong)
-    assert near / total > 0.4  # relatives and neighbours in fifths come far oftener than the 5 in 23 of chance
-
-
-def test_no_spelling_tells_the_true_note() -> None:
-    rng, pool = seed_of(11, "spelling"), Pool(11)
-    asked = []
-    for i in range(400):
-        facts = {"pitch": int(rng.integers(40, 90))} if i % 4 == 0 else music(rng)
-        made = make_turns(facts, rng, ["melody_lowest.choice", "melody_highest.choice", "pitch.choice"], pool)
-        asked += [(facts.get("key"), chosen(q), LETTERS.index(a[0])) for _, _, ((q, a),) in made]
-    assert len(asked) > 600
-
-    def plain(name: str) -> str:
-        return name.rstrip("-0123456789")
-
-    right = Counter(plain(texts[place]) for _, texts, place in asked)
-    wrong = Counter(plain(t) for _, texts, place in asked for i, t in enumerate(texts) if i != place)
-    never = sum(n for name, n in wrong.items() if name not in right)
-    assert never / wrong.total() < 0.01, {name: n for name, n in wrong.items() if name not in right}
-    for sign in ("#", "b", "##"):
-        shares = [sum(n for name, n in c.items() if name[1:] == sign) / c.total() for c in (right, wrong)]
-        assert abs(shares[0] - shares[1]) < 0.04, (sign, shares)
-    for key, texts, place in asked:
-        if key and (of := parse_key(key)):
-            scale = {(of.signature + i) * 7 % 12 for i in range(-1, 6)}
-            assert len({(midi_number(t) or 0) % 12 in scale for t in texts}) == 1, (key, texts, texts[place])
-            assert all(of.spell(midi_number(t) or 0) == t for t in texts), (key, texts)
-
-
-def test_a_note_spelled_otherwise_than_its_wrong_ones_is_not_asked_for_by_choice() -> None:
-    only = ["melody_lowest.choice", "melody_lowest.verify"]
-    for lowest, key, count in (("Gb3", "D major", 0), ("F#3", "D major", 2), ("G#3", None, 2), ("Ab3", None, 0)):
-        assert len(make_turns({"lowest": lowest, "key": key}, seed_of(1, lowest), only)) == count, (lowest, key)
-
-
-def test_wrong_chords_are_spelled_as_the_true_one() -> None:
-    for root, sign in (("Db", "#"), ("Ab", "#"), ("C#", "b"), ("G#", "b")):
-        facts = {"chords": [[0.0, 9.0, f"{root}:min"]]}
-        for seed in range(20):
-            ((_, _, ((question, answer),)),) = make_turns(facts, seed_of(seed, root), ["chords.choice"])
-            texts = chosen(question)
-            assert texts[LETTERS.index(answer[0])] == f"{root}:min"
-            assert not [t for t in texts if t[1:2] == sign], texts
 
 
 def test_json_answers_hold_exactly_the_fields_asked_for() -> None:

@@ -9,6 +9,8 @@ from typing import Any
 import soundfile
 from tiny import clicks, save_tiny_text_model
 
+from mllm.train.report import METRICS, read_lines
+
 QUESTIONS = ("How fast?", "And what tempo is it, really?")
 
 
@@ -48,5 +50,4 @@ def click_settings(folder: Path) -> dict[str, Any]:
 
 def losses(run: Path) -> list[float]:
     """Training losses that a run logged, in order."""
-    lines = (run / "metrics.jsonl").read_text().splitlines()
-    return [entry["loss"] for entry in map(json.loads, lines) if "loss" in entry]
+    return [line["loss"] for line in read_lines(run / METRICS) if "loss" in line]
