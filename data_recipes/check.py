@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,10 @@ from rich.table import Table
 from mllm.data_recipes.config import SPLITS
 from mllm.data_recipes.leakage import Item, TextIndex, read_benchmark
 from mllm.data_recipes.licences import SHIPPABLE, DataError
+from mllm.data_recipes.on_disk import Known, Texts
 from mllm.data_recipes.shard_contents import Contents, rows_of, shards
 from mllm.data_recipes.store import Store
-from mllm.data_recipes.survey import BEYOND, Media, Survey, survey
+from mllm.data_recipes.survey import BEYOND, Media, Survey, seen_twice, survey
 
 EXAMPLES = 20
 FORMULA = 20
@@ -110,7 +112,7 @@ class _Findings:
     def __init__(self, found: Survey | None = None) -> None:
         self.faults: dict[str, Finding] = {}
         self.remarks: dict[str, Finding] = {}
-        self.ids: list[str] = found.ids if found else []
+        self.ids: Sequence[str] | Texts = found.ids if found else []
         self.bad: set[int] = set()
         self.other = 0
         self._seen: set[tuple[str, int]] = set()
@@ -168,7 +170,7 @@ def check(folder: str | Path, against: Sequence[str | Path] = (), threshold: flo
         [(item.label, item.notes) for item in benchmarks if len(item.notes)],
     )
     out = _Findings(found)
-    for kind, row, why in found.faults:
+    for kind, row, why in chain(found.faults, seen_twice(found)):
         out.fault(kind, row, why)
     if not found.ids and "shard" not in out.faults:
         raise DataError(f"{store.address}: no rows: nothing to check; `left_out` of its manifest.json may say why")
@@ -217,7 +219,7 @@ class _Leaks:
         self.known = {key: i for i, item in reversed(list(enumerate(items))) for key in item.identities if key}
         self.texts = TextIndex(items, rows)
         self.by_id: list[tuple[int, int, str]] = []
-        self._works: dict[str, int] = {}
+        self._works = Known()
 
     def look(self, contents: Contents, first: int) -> None:
         for i, split in enumerate(contents.splits):
@@ -230,7 +232,7 @@ class _Leaks:
                     break
             grams = self.texts.grams_of(contents.texts[i])
             if len(grams):
-                self.texts.add(grams, self._works.setdefault(work, len(self._works)), first + i)
+                self.texts.add(grams, self._works.add(work)[0], first + i)
 
     def report(self, out: _Findings) -> None:
         for row, item, key in self.by_id:

@@ -8,6 +8,7 @@ there are. The fingerprints lie in a temporary file: 7 KB for a clip of ten seco
 from __future__ import annotations
 
 import tempfile
+from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from mllm.data_recipes.fingerprints import SHAPE_FRAME, mix
+from mllm.data_recipes.on_disk import Known
 
 Pair = tuple[int, int, float]
 """Rows a < b and how alike they are, 0..1."""
@@ -110,7 +112,7 @@ class _Pile:
     """Arrays written one after the other into a file that has no name, so that nothing is left after a kill."""
 
     def __init__(self) -> None:
-        self.file, self.starts = tempfile.TemporaryFile(prefix="mllm-prints-"), [0]
+        self.file, self.starts = tempfile.TemporaryFile(prefix="mllm-prints-"), array("q", [0])
         self.kind: np.ndarray | None = None
 
     def add(self, one: np.ndarray) -> None:
@@ -237,16 +239,17 @@ def _shifts(a: np.ndarray, b: np.ndarray) -> list[int]:
     return [int(s) + 1 + low for s in best if votes[s] >= LANDMARKS]
 
 
-def exact_duplicates(digests: Sequence[str]) -> list[Pair]:
+def exact_duplicates(digests: Iterable[str]) -> list[Pair]:
     """Each row with the first one of the same digest; empty digests are unknown and equal to none."""
-    values = np.array(digests, dtype="S64")
-    order = np.argsort(values, kind="stable")
-    ranked = values[order]
-    fresh = np.ones(len(order), bool)
-    fresh[1:] = ranked[1:] != ranked[:-1]
-    firsts = order[np.maximum.accumulate(np.where(fresh, np.arange(len(order)), 0))]
-    again = ~fresh & (ranked != b"")
-    return sorted((int(a), int(b), 1.0) for a, b in zip(firsts[again], order[again], strict=True))
+    known, firsts, found = Known(), array("q"), []
+    for row, digest in enumerate(digests):
+        if digest:
+            number, times = known.add(digest)
+            if times == 1:
+                firsts.append(row)
+            else:
+                found.append((firsts[number], row, 1.0))
+    return sorted(found)
 
 
 @dataclass(frozen=True)
@@ -290,9 +293,9 @@ def deduplicate(folder: str | Path, workers: int = 2, unheard: tuple[str, ...] =
     return [drops[row] for row in sorted(drops)]
 
 
-def _groups(size: int, pairs: Iterable[Pair], place: Sequence[int]) -> list[int]:
+def _groups(size: int, pairs: Iterable[Pair], place: Sequence[int]) -> Sequence[int]:
     """For each of `size` things the one that stays for it: of all that are alike the most held-out, then the first."""
-    stays = list(range(size))
+    stays = array("q", range(size))
 
     def root(i: int) -> int:
         while stays[i] != i:
@@ -303,4 +306,4 @@ def _groups(size: int, pairs: Iterable[Pair], place: Sequence[int]) -> list[int]
     for a, b, _ in pairs:
         first, second = sorted((root(a), root(b)), key=lambda i: (place[i], i))
         stays[second] = first
-    return [root(i) for i in range(size)]
+    return array("q", map(root, range(size)))

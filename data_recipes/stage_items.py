@@ -22,6 +22,7 @@ from mllm.data_recipes.clip import write_flac
 from mllm.data_recipes.config import Mixture, Recipe
 from mllm.data_recipes.ingredients import Ingredients
 from mllm.data_recipes.licences import DataError, refusal
+from mllm.data_recipes.on_disk import Known
 from mllm.data_recipes.plan import draw_font, seed_of
 from mllm.data_recipes.roman_rows import roman_talks
 from mllm.data_recipes.row import Item, Message, Turn, make_row, messages, sha256_text
@@ -127,7 +128,7 @@ class ItemStage:
         """Items whose licence the mixture allows, thinned to the recipe's weight where that is below one."""
         recipe, use, kept = self.recipes[name], self.uses[name], 0
         most = max(1, round(use.limit * self.share)) if use.limit else None
-        seen: Counter[str] = Counter()
+        seen = Known()
         try:
             for item in self._load(recipe, skipped):
                 if most is not None and kept >= most:
@@ -136,8 +137,7 @@ class ItemStage:
                     skipped[why] += 1
                 elif use.weight >= 1 or _chance(f"{self.config.seed} {recipe.name} {item.id}") < use.weight:
                     kept += 1
-                    seen[item.id] += 1
-                    if (again := seen[item.id]) > 1:  # two captions of one file: rows need names of their own
+                    if (again := seen.add(item.id)[1]) > 1:  # two captions of one file: rows need names of their own
                         item = replace(item, id=f"{item.id}#{again}", work=item.work or item.id)
                     yield item
         except Absent as error:  # a set that turns out to be gone must not cost the others

@@ -10,6 +10,7 @@ import numpy as np
 
 from mllm.data_recipes.config import SPLITS
 from mllm.data_recipes.duplicates import SHINGLES, Pair, Prints, exact_duplicates, find_duplicates
+from mllm.data_recipes.on_disk import Known, Lists, Texts
 from mllm.data_recipes.parallel import parallel
 from mllm.data_recipes.shard_contents import Contents, Fault, File, Heard, Named, hear, inside, read_shard, shards
 from mllm.data_recipes.store import Store
@@ -24,28 +25,31 @@ _TOLERANCE = 0.06
 class Media:
     """Audio files, or scores: each once, however many rows name it."""
 
-    names: list[str] = field(default_factory=list)
-    place: list[int] = field(default_factory=list)
+    names: Texts = field(default_factory=Texts)
+    place: bytearray = field(default_factory=bytearray)
     """Index into SPLITS of the most held-out split that names it, or BEYOND."""
-    rows: list[list[int]] = field(default_factory=list)
-    digests: list[str] = field(default_factory=list)
+    rows: Lists = field(default_factory=Lists)
+    """Rows that name it, with the seconds they say it has."""
+    digests: Texts = field(default_factory=Texts)
     """What equal files have in common; empty where that is unknown."""
     prints: Prints = field(default_factory=lambda: Prints.gather([]))
     shapes: Prints | None = None
-    index: dict[str, int] = field(default_factory=dict)
+    _known: Known = field(default_factory=Known)
 
-    def add(self, name: str, row: int, place: int) -> bool:
+    def add(self, named: Named, row: int, place: int) -> bool:
         """Note that a row names this; True where it was unknown until now."""
-        fresh = name not in self.index
-        if fresh:
-            self.index[name] = len(self.names)
-            self.names.append(name)
+        at, times = self._known.add(named.name)
+        if times == 1:
+            self.names.append(named.name)
             self.place.append(place)
-            self.rows.append([])
-        at = self.index[name]
         self.place[at] = min(self.place[at], place)
-        self.rows[at].append(row)
-        return fresh
+        self.rows.add(at, row, named.seconds)
+        return times == 1
+
+    def add_beyond(self, name: str) -> None:
+        """Note what is of another collection."""
+        self.names.append(name)
+        self.place.append(BEYOND)
 
     def pairs(self) -> list[Pair]:
         """Equal and similar ones, sorted; equal ones with likeness 1."""
@@ -61,10 +65,10 @@ class Survey:
     """The build; rows are numbered over all shards in the order of their names."""
 
     store: Store
-    ids: list[str] = field(default_factory=list)
-    places: list[int] = field(default_factory=list)
+    ids: Texts = field(default_factory=Texts)
+    places: bytearray = field(default_factory=bytearray)
     """Index into SPLITS of every row (an unknown split counts as train)."""
-    works: list[str] = field(default_factory=list)
+    works: Texts = field(default_factory=Texts)
     faults: list[Fault] = field(default_factory=list)
     """Rows in them are rows of the build, or -1."""
     unread: list[str] = field(default_factory=list)
@@ -97,25 +101,22 @@ def survey(
     """
     out = Survey(store)
     found = shards(store)
-    stated: dict[int, list[tuple[int, float]]] = {}
 
     def _score_prints() -> Iterator[np.ndarray]:
         read = partial(read_shard, store, allow=tuple(allow), texts=each is not None)
         for contents in parallel(read, found, workers, chunk=1):
             first = len(out.ids)
-            out.ids += contents.ids
-            out.places += [SPLITS.index(s) if s in SPLITS else BEYOND - 1 for s in contents.splits]
-            out.works += contents.works
+            out.ids.extend(contents.ids)
+            out.places += bytes(SPLITS.index(s) if s in SPLITS else BEYOND - 1 for s in contents.splits)
+            out.works.extend(contents.works)
             out.unread += [why for kind, _, why in contents.faults if kind == "shard"]
             out.faults += [(kind, first + row if row >= 0 else -1, why) for kind, row, why in contents.faults]
             for named in contents.audio:
                 row = first + named.row
-                out.audio.add(named.name, row, out.places[row])
-                if named.seconds:
-                    stated.setdefault(out.audio.index[named.name], []).append((row, named.seconds))
+                out.audio.add(named, row, out.places[row])
             for named in contents.scores:
                 row = first + named.row
-                if out.scores.add(named.name, row, out.places[row]):
+                if out.scores.add(named, row, out.places[row]):
                     yield _score(out.scores, named)
             if each:
                 each(contents, first)
@@ -123,42 +124,34 @@ def survey(
             yield _score(out.scores, Named(-1, label, print=shingles), beyond=True)
 
     out.scores.prints = Prints.gather(_score_prints())
-    _hear_all(out, workers, beyond, stated, unheard)
-    _seen_twice(out)
+    _hear_all(out, workers, beyond, unheard)
     return out
 
 
 def _score(scores: Media, named: Named, beyond: bool = False) -> np.ndarray:
     if beyond:
-        scores.names.append(named.name)
-        scores.place.append(BEYOND)
-        scores.rows.append([])
+        scores.add_beyond(named.name)
     # What has too few notes is a formula, and equal formulas are no copies.
     scores.digests.append(named.name if len(named.print) >= SHINGLES and not beyond else "")
     return named.print
 
 
-def _hear_all(
-    out: Survey,
-    workers: int,
-    beyond: Sequence[tuple[str, File]],
-    stated: dict[int, list[tuple[int, float]]],
-    unheard: tuple[str, ...],
-) -> None:
+def _hear_all(out: Survey, workers: int, beyond: Sequence[tuple[str, File]], unheard: tuple[str, ...]) -> None:
     audio = out.audio
-    files = [(out.store, name) if inside(out.store, name) else None for name in audio.names]
-    passed = [name.startswith(unheard) for name in audio.names] if unheard else [False] * len(files)
-    own = len(files)
-    for label, file in beyond:
-        audio.names.append(label)
-        audio.place.append(BEYOND)
-        audio.rows.append([])
-        files.append(file)
-        passed.append(False)
+    own = len(audio.names)
+    for label, _ in beyond:
+        audio.add_beyond(label)
+
+    def jobs() -> Iterator[tuple[bool, File | None]]:
+        for i, name in enumerate(audio.names):
+            if i >= own:
+                yield False, beyond[i - own][1]
+            else:
+                yield name.startswith(unheard), (out.store, name) if inside(out.store, name) else None
 
     def both() -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        for i, heard in enumerate(parallel(_hear_or_not, zip(passed, files, strict=True), workers, chunk=16)):
-            _note(out, i, heard, stated.get(i, []) if i < own and not passed[i] else [])
+        for i, heard in enumerate(parallel(_hear_or_not, jobs(), workers, chunk=16)):
+            _note(out, i, heard)
             yield heard.landmarks, heard.shape
 
     audio.prints, audio.shapes = Prints.gather_both(both())
@@ -169,40 +162,43 @@ def _hear_or_not(job: tuple[bool, File | None]) -> Heard:
     return Heard() if passed_over else hear(file)
 
 
-def _note(out: Survey, i: int, heard: Heard, stated: list[tuple[int, float]]) -> None:
+def _note(out: Survey, i: int, heard: Heard) -> None:
     out.audio.digests.append(heard.sha256)
     if heard.error:
         why = f"{out.audio.names[i]} {heard.error}"
         out.unread += [why] * heard.unread
         out.faults += [("audio", row, why) for row in out.audio.rows[i]] or [("benchmark", -1, why)]
-        return
-    for row, seconds in stated:
-        if abs(seconds - heard.seconds) > _TOLERANCE:
-            why = f"{out.audio.names[i]} has {heard.seconds:.2f} s, the row says {seconds:.2f} s"
-            out.faults.append(("length", row, why))
+    elif heard.sha256:
+        for row, seconds in out.audio.rows.pairs(i):
+            if seconds and abs(seconds - heard.seconds) > _TOLERANCE:
+                why = f"{out.audio.names[i]} has {heard.seconds:.2f} s, the row says {seconds:.2f} s"
+                out.faults.append(("length", row, why))
 
 
-def _seen_twice(out: Survey) -> None:
-    """Faults of whatever is in two splits under its own name: row ids, works, files, scores."""
-    seen: dict[str, int] = {}
-    for row, id in enumerate(out.ids):
-        if id in seen:
-            out.faults.append(("row", row, "another row has the same id"))
-        seen[id] = row
-    works = [_works(work) for work in out.works]
-    held: dict[str, int] = {}
-    for several, place in zip(works, out.places, strict=True):
-        held |= {work: min(held.get(work, BEYOND), place) for work in several}
-    for row, (several, place) in enumerate(zip(works, out.places, strict=True)):
-        if earlier := [work for work in several if held[work] < place]:
-            out.faults.append(("work", row, f"work {earlier[0]} is in {SPLITS[held[earlier[0]]]} too"))
-    for kind, media in (("same audio", out.audio), ("same score", out.scores)):
-        for i, rows in enumerate(media.rows):
-            if kind == "same score" and not media.digests[i]:
+def seen_twice(found: Survey) -> Iterator[Fault]:
+    """Faults of whatever is there twice, or in two splits, under its own name: row ids, works, files, scores."""
+    ids, known, held = Known(), Known(), bytearray()
+    for row, id in enumerate(found.ids):
+        if ids.add(id)[1] > 1:
+            yield "row", row, "another row has the same id"
+    for work, place in zip(found.works, found.places, strict=True):
+        for one in _works(work):
+            number, times = known.add(one)
+            if times == 1:
+                held.append(place)
+            held[number] = min(held[number], place)
+    for row, (work, place) in enumerate(zip(found.works, found.places, strict=True)):
+        for one in _works(work):
+            if (first := held[known.add(one)[0]]) < place:
+                yield "work", row, f"work {one} is in {SPLITS[first]} too"
+                break
+    for kind, media in (("same audio", found.audio), ("same score", found.scores)):
+        for i, place in enumerate(media.place):
+            if place == BEYOND or (kind == "same score" and not media.digests[i]):
                 continue
-            for row in rows:
-                if out.places[row] > media.place[i]:
-                    out.faults.append((kind, row, f"{media.names[i][:80]} is in {SPLITS[media.place[i]]} too"))
+            for row in media.rows[i]:
+                if found.places[row] > place:
+                    yield kind, row, f"{media.names[i][:80]} is in {SPLITS[place]} too"
 
 
 _MADE_OF = ("medleys/medley/", "episodes/episode/")

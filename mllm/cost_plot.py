@@ -7,7 +7,7 @@ from pathlib import Path
 
 
 def plot_cost(rows: Sequence[float], cost: Sequence[float], unit: str, mib: Sequence[float], path: Path) -> None:
-    """Draw cost and memory over the number of rows; needs matplotlib.
+    """Draw cost and memory over the number of rows.
 
     Args:
         rows: how many rows there were at each point.
@@ -16,12 +16,10 @@ def plot_cost(rows: Sequence[float], cost: Sequence[float], unit: str, mib: Sequ
         mib: memory at each point.
         path: file for the picture (svg, png).
     """
-    import matplotlib
+    from matplotlib.figure import Figure
 
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    figure, left = pyplot.subplots(figsize=(6, 3.5))
+    figure = Figure(figsize=(6, 3.5), layout="constrained")
+    left = figure.add_subplot()
     right = left.twinx()
     left.plot(rows, cost, "o-", color="tab:blue")
     right.plot(rows, mib, "s--", color="tab:orange")
@@ -29,5 +27,4 @@ def plot_cost(rows: Sequence[float], cost: Sequence[float], unit: str, mib: Sequ
     left.set_ylabel(unit, color="tab:blue")
     right.set_ylabel("peak memory, MiB", color="tab:orange")
     right.set_ylim(0, None)
-    figure.tight_layout()
     figure.savefig(path, metadata={"Date": None} if path.suffix == ".svg" else None)

@@ -12,6 +12,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from mllm.processing import MusicLMProcessor
 from mllm.train.feature_cache import FeatureCache
+from mllm.train.grouped_attention import NAME, spans
 from mllm.train.packing import Example, Group, Pack
 
 META = "meta"
@@ -54,22 +55,29 @@ class Collator:
     """Lays examples (padded), packs (`mllm.train.packing`) or items of a stream out as a batch.
 
     Gives `input_ids`, `labels` [batch, length]; `attention_mask` [batch, length] for examples; `position_ids`
-    [batch, length] and `attention_mask` [batch, 1, length, length] bool for packs, True where a position may look;
+    [batch, length] and `attention_mask` [batch, 1, length, length] bool for packs, True where a position may look
+    (for the kernel `grouped` who looks where, see `mllm.train.grouped_attention.spans`);
     `tower_features` [windows, frames, hidden] float16 (or, without a cache, `input_features` as the tower takes them)
     and `input_features_mask` [windows, tokens] over all recordings of the batch in order; `meta`, a `BatchMeta`.
 
     Args:
         processor: of the model.
         features: the cache; None where the tower runs in every step.
-        flat: packs become one row whose positions restart, and no mask is given: what variable-length flash attention
-            wants. Such packs share no prefixes.
+        attention: kernel of the language model's attention. For `grouped` and flash attention packs become one row: for
+            the first with `spans` as its mask, for the second with none, as positions restart and nothing is shared.
         window: positions that layers with sliding attention look back, where the language model has such layers.
     """
 
     def __init__(
-        self, processor: MusicLMProcessor, features: FeatureCache | None, flat: bool = False, window: int | None = None
+        self,
+        processor: MusicLMProcessor,
+        features: FeatureCache | None,
+        attention: str = "sdpa",
+        window: int | None = None,
     ):
-        self.processor, self.features, self.flat, self.window = processor, features, flat, window
+        self.processor, self.features, self.window = processor, features, window
+        self.grouped = attention == NAME
+        self.flat = self.grouped or "flash" in attention
         self.pad = processor.tokenizer.pad_token_id
 
     def __call__(self, items: Sequence[Any]) -> dict[str, Any]:
@@ -93,7 +101,9 @@ class Collator:
         members = _stack([line.members for line in lines], -1)
         if packed:
             batch["position_ids"] = _stack([line.positions for line in lines], 0)
-            if not self.flat:
+            if self.grouped:
+                batch["attention_mask"] = spans(packs[0])
+            elif not self.flat:
                 groups = _stack([line.groups for line in lines], -1)
                 batch["attention_mask"] = self._sight(groups, members, batch["position_ids"])
         else:
@@ -174,9 +184,3 @@ class Collator:
 
 def _stack(pieces: Sequence[Sequence[torch.Tensor]], fill: int) -> torch.Tensor:
     return pad_sequence([torch.cat(list(line)) for line in pieces], batch_first=True, padding_value=fill)
-
-
-def sliding_window(config: Any) -> int | None:
-    """Positions that a text model's sliding layers look back, or None where it has no such layers."""
-    slides = "sliding_attention" in (getattr(config, "layer_types", None) or ())
-    return int(config.sliding_window) if slides else None

@@ -29,9 +29,10 @@ class ModelConfig(Settings):
     """Safetensors of a projector trained before: by the warm-up, or by a run with `method: projector`."""
     adapter: str | None = None
     """Trained adapter to go on from: `mini`, or the folder of an earlier run."""
-    attention: Literal["sdpa", "eager", "flash_attention_2"] = "sdpa"
-    """Kernel of the language model's attention. With flash_attention_2 (GPU, package flash-attn) packs become one row
-    without a mask, and share no prefixes."""
+    attention: Literal["auto", "grouped", "sdpa", "eager", "flash_attention_2"] = "auto"
+    """Kernel of the language model's attention. `grouped` (CPU) lays the packs of a batch out as one row, without
+    padding, and computes nothing that is masked; `auto` is that where it can be (packing, no sliding attention), else
+    sdpa. With flash_attention_2 (GPU, package flash-attn) packs become one row too, and share no prefixes."""
     quantization: Literal["none", "nf4", "int8"] = "none"
     """Of the frozen language model, with bitsandbytes: QLoRA (Dettmers et al. 2023). Not with `method: full`."""
 

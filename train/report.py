@@ -41,7 +41,7 @@ pre{overflow-x:auto;padding:.6rem;border:1px solid #8885}
 
 
 class ReportError(MllmError):
-    """No report can be made: no such run, or no matplotlib."""
+    """No report can be made: no such run, or nothing of one in it."""
 
 
 def read_lines(file: Path) -> list[dict[str, Any]]:
@@ -131,16 +131,10 @@ def show(value: Any, kind: str = "") -> str:
 
 
 def draw(name: str, what: str, curves: dict[str, Curve]) -> str:
-    """An SVG of curves over steps: the same bytes for the same values, ids that begin with `name`.
+    """An SVG of curves over steps: the same bytes for the same values, ids that begin with `name`."""
+    import matplotlib
+    from matplotlib.figure import Figure
 
-    Raises:
-        ReportError: matplotlib is not installed.
-    """
-    try:
-        import matplotlib
-        from matplotlib.figure import Figure
-    except ModuleNotFoundError as error:
-        raise ReportError("plots need the package matplotlib: run `pip install 'mllm[train]'`") from error
     settings: Any = {"svg.hashsalt": "mllm", "svg.fonttype": "none", "text.parse_math": False, "text.color": INK}
     settings |= {f"{part}.color": INK for part in ("xtick", "ytick")} | {"axes.labelcolor": INK, "axes.edgecolor": INK}
     rows = -(-len(curves) // 3) if len(curves) > 1 else 0
@@ -190,7 +184,7 @@ def write_report(run: Path) -> Path:
     The newest provenance counts: of a run that has not ended, its last checkpoint's.
 
     Raises:
-        ReportError: no such folder, nothing of a run in it, or no matplotlib.
+        ReportError: no such folder, or nothing of a run in it.
         WeightsError: `provenance.json` is damaged.
     """
     if not run.is_dir():

@@ -28,7 +28,7 @@ from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 from mllm.chat import MusicLM
 from mllm.provenance import read_provenance
 from mllm.rows import Row, RowsError, iter_rows
-from mllm.train.collator import Collator, sliding_window
+from mllm.train.collator import Collator
 from mllm.train.config import ConfigError, DataConfig, PackingSettings, TrainConfig, cache_folder
 from mllm.train.counts import Counts
 from mllm.train.dataset import InstructionDataset, audios_of, describe_packing, prepared
@@ -39,7 +39,7 @@ from mllm.train.record import RunRecord, publish, refuse_another_run
 from mllm.train.report import write_report
 from mllm.train.streaming import PackStream
 from mllm.train.trainer import MusicTrainer
-from mllm.train.tuned_model import build_model, inner_model
+from mllm.train.tuned_model import attention_of, build_model, inner_model, sliding_window
 from mllm.train.watching import LocalTracker, SampleAnswers, replace_progress
 
 log = logging.getLogger(__name__)
@@ -109,9 +109,9 @@ def train(config: TrainConfig, output_dir: str | Path) -> dict[str, Any]:
     if config.data.streaming and arguments.device.type == "cuda":
         tower = copy.deepcopy(tower).cpu()  # it runs in the worker that reads, and a fork cannot use the GPU
     cache = _cache(config, tower, processor)
-    flat = "flash" in config.model.attention
+    attention = attention_of(model)
     packing = config.packing
-    if packing and flat:  # no mask says who sees a prefix
+    if packing and "flash" in attention:  # no mask says who sees a prefix
         packing = packing.model_copy(update={"share_prefixes": False})
     learn: InstructionDataset | PackStream
     if config.data.streaming:
@@ -138,7 +138,7 @@ def train(config: TrainConfig, output_dir: str | Path) -> dict[str, Any]:
         args=arguments,
         train_dataset=learn,
         eval_dataset=check,
-        data_collator=Collator(processor, cache, flat, sliding_window(base.config.text_config)),
+        data_collator=Collator(processor, cache, attention, sliding_window(base.config.text_config)),
         config=config,
         ledger=ledger,
         record=record,

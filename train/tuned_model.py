@@ -17,6 +17,7 @@ from mllm.assemble import MODELS, assemble
 from mllm.modeling import MusicLMForConditionalGeneration
 from mllm.processing import MusicLMProcessor
 from mllm.train.config import ConfigError, TrainConfig
+from mllm.train.grouped_attention import NAME
 
 PROJECTOR_FILE = "projector.safetensors"
 """What a run with `method: projector` and the warm-up give."""
@@ -50,13 +51,14 @@ def build_model(config: TrainConfig, bf16: bool = True) -> tuple[PreTrainedModel
             config.model.language_model,
             dtype,
             quantization=QUANTIZATIONS[config.model.quantization](),
-            attention=config.model.attention,
+            attention="sdpa" if config.model.attention in ("auto", NAME) else config.model.attention,
             **config.model.projector,
         )
     except ImportError as error:  # a kernel or a quantization that is not installed
         raise ConfigError(f"model: {' '.join(str(error).split())}") from error
     if config.liger:
         _apply_liger(model.get_decoder())
+    _choose_attention(model.get_decoder(), config)
     model.model.projector.float()
     _load_projector(model, config.model.projector_weights)
     model.requires_grad_(full)
@@ -76,6 +78,30 @@ def build_model(config: TrainConfig, bf16: bool = True) -> tuple[PreTrainedModel
         for layer in model.get_decoder().layers:
             layer.compile(dynamic=True)
     return tuned, processor
+
+
+def _choose_attention(decoder: PreTrainedModel, config: TrainConfig) -> None:
+    wanted, text = config.model.attention, decoder.config
+    if wanted not in ("auto", NAME):
+        return
+    why = ""
+    if sliding_window(text):
+        why = "this language model has sliding attention"
+    elif getattr(text, "attention_dropout", 0.0):
+        why = "this language model drops attention out"
+    elif not config.packing:
+        why = "it is for packed rows"
+    elif torch.cuda.is_available():
+        why = "its kernel is for processors"
+    if not why:
+        decoder.set_attn_implementation(NAME)
+    elif wanted == NAME:
+        raise ConfigError(f"model.attention: grouped cannot be used, {why}: leave it out")
+
+
+def attention_of(model: PreTrainedModel | PeftModel) -> str:
+    """Kernel of the language model's attention."""
+    return str(inner_model(model).get_decoder().config._attn_implementation)
 
 
 def lora_config(config: TrainConfig) -> LoraConfig:
@@ -167,3 +193,9 @@ def _go_on_from(tuned: PeftModel, file: Path) -> None:
         raise ConfigError(
             f"{file} does not fit this model ({first}): use the language model, tower and lora it was made with"
         )
+
+
+def sliding_window(config: Any) -> int | None:
+    """Positions that a text model's sliding layers look back, or None where it has no such layers."""
+    slides = "sliding_attention" in (getattr(config, "layer_types", None) or ())
+    return int(config.sliding_window) if slides else None

@@ -66,7 +66,7 @@ def launch(kind: str, config: dict[str, Any], folder: Path, run: Path) -> str:
 
 
 @pytest.mark.parametrize(("kind", "method"), [("ddp", "lora"), ("fsdp", "full"), ("zero2", "lora"), ("zero3", "full")])
-def test_two_processes_learn_what_one_learns_and_go_on(settings, alone, tmp_path, kind, method):
+def test_two_processes_learn_what_one_learns_and_it_loads(settings, alone, tmp_path, kind, method):
     if kind.startswith("zero"):
         pytest.importorskip("deepspeed")
     config, run = of_batch(settings, 2, method=method), tmp_path / "run"
@@ -77,10 +77,6 @@ def test_two_processes_learn_what_one_learns_and_go_on(settings, alone, tmp_path
     cost = read_provenance(run)["cost"]
     assert cost["processes"] == 2 and cost["rows"] == read_provenance(alone(method))["cost"]["rows"]
 
-    shutil.rmtree(run / "checkpoint-20")
-    (run / WEIGHTS[method]).unlink()
-    launch(kind, config, tmp_path, run)
-    assert losses(run) == pytest.approx(expected, abs=1e-4), "the curve goes on behind step 10"
     ours, theirs = load_file(run / WEIGHTS[method]), load_file(alone(method) / WEIGHTS[method])
     assert set(ours) - {"lm_head.weight"} == set(theirs) - {"lm_head.weight"}  # tied: stands there or not
     for name, tensor in ours.items():
@@ -97,7 +93,7 @@ def test_padded_batches_are_balanced_over_processes(settings, alone, tmp_path):
     assert losses(run) == pytest.approx(expected, abs=1e-4)
 
 
-@pytest.mark.parametrize("kind", ["ddp", "fsdp", "zero3"])
+@pytest.mark.parametrize("kind", ["ddp", "fsdp", pytest.param("zero2", marks=pytest.mark.slow), "zero3"])
 def test_two_processes_go_on_within_an_epoch_and_check_like_one(settings, alone, tmp_path, kind):
     """With rows that hear nothing, and validation rows that do not fill the last batch."""
     if kind.startswith("zero"):

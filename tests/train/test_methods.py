@@ -9,15 +9,18 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 import yaml
 from click_rows import losses
 from safetensors.torch import load_file
+from tiny import save_tiny_text_model
 from transformers.models.llama.modeling_llama import LlamaMLP
 
 from mllm import load
+from mllm.provenance import read_provenance
 from mllm.rows import RowsError
 from mllm.train.config import ConfigError, TrainConfig
 from mllm.train.faults import TrainingError, last_whole_checkpoint
@@ -165,9 +168,26 @@ def test_a_tower_that_cannot_learn_is_refused(settings, tmp_path):
 
 
 def test_kernels_of_attention_agree(settings, tmp_path):
-    for kernel in ("sdpa", "eager"):
+    for kernel in ("sdpa", "eager", "grouped"):
         train(TrainConfig(**settings | {"model": settings["model"] | {"attention": kernel}}), tmp_path / kernel)
     assert losses(tmp_path / "eager") == pytest.approx(losses(tmp_path / "sdpa"), abs=1e-4)
+    assert losses(tmp_path / "grouped") == pytest.approx(losses(tmp_path / "sdpa"), abs=1e-4)
+    assert read_provenance(tmp_path / "grouped")["cost"]["padding_share"] == 0
+
+
+@pytest.mark.parametrize("why", ["it is for packed rows", "has sliding attention", "drops attention out"])
+def test_a_kernel_that_cannot_be_used_is_refused(settings, tmp_path, why):
+    changed: dict[str, Any] = {"model": settings["model"] | {"attention": "grouped"}}
+    if "packed" in why:
+        changed["packing"] = None
+    else:
+        changed["model"]["language_model"] = text = str(save_tiny_text_model(tmp_path / "text", "gemma3"))
+        if "drops" in why:
+            config = json.loads(Path(text, "config.json").read_text())
+            config |= {"layer_types": ["full_attention"] * config["num_hidden_layers"], "attention_dropout": 0.1}
+            Path(text, "config.json").write_text(json.dumps(config))
+    with pytest.raises(ConfigError, match=why):
+        train(TrainConfig(**settings | changed), tmp_path / "run")
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")

@@ -11,12 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny import clicks, save_tiny_text_model
 
-from mllm.train.collator import META, Collator, sliding_window
+from mllm.train.collator import META, Collator
 from mllm.train.config import ModelConfig, PackingSettings, TrainConfig
 from mllm.train.dataset import InstructionDataset, describe_packing
 from mllm.train.feature_cache import FeatureCache
 from mllm.train.packing import best_fit, pack, shared_prefix
-from mllm.train.tuned_model import build_model
+from mllm.train.tuned_model import attention_of, build_model, sliding_window
 
 ABC = "X:1\nT:Scale\nM:4/4\nL:1/8\nK:G\n" + "GABc dedB|dedB dedB|c2ec B2dB|A2A2 A2 BA|" * 2
 
@@ -61,17 +61,21 @@ def parts(request, tmp_path_factory) -> dict[str, Any]:
     if request.param == "gemma3":
         model.config.text_config.sliding_window = 64  # shorter than a recording, so that it matters
     cache = FeatureCache(model.model.audio_tower, processor.feature_extractor, folder / "features")
-    return {"rows": rows, "model": model, "processor": processor, "cache": cache}
+    kernels = ["sdpa"] if sliding_window(model.config.text_config) else ["sdpa", "grouped"]
+    assert attention_of(model) == kernels[-1], "the better one is chosen where it can be"
+    return {"rows": rows, "model": model, "processor": processor, "cache": cache, "kernels": kernels}
 
 
-def per_row(parts: dict[str, Any], packing: PackingSettings | None, size: int, **how: Any) -> dict[str, Any]:
+def per_row(
+    parts: dict[str, Any], packing: PackingSettings | None, size: int, kernel: str = "sdpa", **how: Any
+) -> dict[str, Any]:
     """Loss sum by row and the gradient of the projector, over all rows in batches of `size`."""
     model = parts["model"].train()
+    model.get_decoder().set_attn_implementation(kernel)
     model.zero_grad()
     dataset = InstructionDataset(parts["rows"], parts["processor"], packing=packing)
-    collate = Collator(
-        parts["processor"], parts["cache"], window=sliding_window(parts["model"].config.text_config), **how
-    )
+    how = {"attention": kernel, "window": sliding_window(parts["model"].config.text_config)} | how
+    collate = Collator(parts["processor"], parts["cache"], **how)
     losses: dict[str, float] = {}
     for start in range(0, len(dataset), size):
         batch = collate([dataset[i] for i in range(start, min(start + size, len(dataset)))])
@@ -95,9 +99,10 @@ def alone(parts) -> dict[str, Any]:
 
 @pytest.mark.parametrize(("tokens", "share"), [(220, True), (5000, True), (400, False)])
 def test_packed_rows_have_the_loss_and_gradient_of_rows_alone(parts, alone, tokens, share):
-    packed = per_row(parts, PackingSettings(tokens=tokens, share_prefixes=share), 2)
-    assert packed["losses"] == pytest.approx(alone["losses"], rel=1e-4)
-    assert torch.allclose(packed["gradient"], alone["gradient"], atol=1e-5, rtol=1e-3)
+    for kernel in parts["kernels"]:
+        packed = per_row(parts, PackingSettings(tokens=tokens, share_prefixes=share), 2, kernel)
+        assert packed["losses"] == pytest.approx(alone["losses"], rel=1e-4)
+        assert torch.allclose(packed["gradient"], alone["gradient"], atol=1e-5, rtol=1e-3)
 
 
 def test_padded_batches_have_the_loss_of_rows_alone(parts, alone):
@@ -108,8 +113,14 @@ def test_padded_batches_have_the_loss_of_rows_alone(parts, alone):
 
 def test_a_flat_row_that_restarts_has_the_loss_of_rows_alone(parts, alone):
     packing = PackingSettings(tokens=400, share_prefixes=False)
-    flat = per_row(parts, packing, 3, flat=True)
+    flat = per_row(parts, packing, 3, attention="flash_attention_2")
     assert flat["losses"] == pytest.approx(alone["losses"], rel=1e-4)
+
+
+def test_packs_in_one_row_have_no_padding(parts):
+    dataset = InstructionDataset(parts["rows"], parts["processor"], packing=PackingSettings(tokens=220))
+    batch = Collator(parts["processor"], parts["cache"], "grouped")([dataset[i] for i in range(len(dataset))])
+    assert len(dataset) > 1 and batch["input_ids"].shape == (1, batch[META].tokens)
 
 
 def test_logits_everywhere_give_the_same_loss(parts):
