@@ -67,7 +67,9 @@ class _Maker:
 
     def columns(self) -> ColumnCheck:
         """What looks whether the source has the columns that are named."""
-        return ColumnCheck(self.source.recipe.name, needed_columns(self.fields, self.splits.field, self.keep))
+        wished = {f"fields.{name}": field.columns for name, field in self.fields.items() if field.optional}
+        needed = needed_columns(self.fields, self.splits.field, self.keep)
+        return ColumnCheck(self.source.recipe.name, needed, wished, self.source.skipped)
 
     def item(self, row: Row) -> Item:
         """The item of a row. Raises Skip."""

@@ -1,8 +1,12 @@
-"""Columns that a recipe names and its source does not have: an error after the first rows, with the likeliest name."""
+"""Columns that a recipe names and its source does not have, told after the first rows with the likeliest name.
+
+What cannot be done without is an error, an optional field's column is counted among what was left out.
+"""
 
 from __future__ import annotations
 
 import difflib
+from collections import Counter
 from collections.abc import Iterable, Mapping
 
 from mllm.data_recipes.adapters_fields import Field
@@ -16,9 +20,16 @@ _LISTED = 40
 class ColumnCheck:
     """Watches the first rows of one source."""
 
-    def __init__(self, recipe: str, needed: Mapping[str, Iterable[str]]):
-        """`needed`: what of the recipe -> the columns that it reads, dotted where they are nested."""
-        self.recipe, self.needed = recipe, {what: list(columns) for what, columns in needed.items()}
+    def __init__(
+        self,
+        recipe: str,
+        needed: Mapping[str, Iterable[str]],
+        wished: Mapping[str, Iterable[str]],
+        skipped: Counter[str],
+    ):
+        """`needed`, `wished`: what of the recipe -> the columns that it reads, dotted where they are nested."""
+        self.recipe, self.skipped = recipe, skipped
+        self.needed, self.wished = ({what: list(columns) for what, columns in x.items()} for x in (needed, wished))
         self.seen, self.columns = 0, dict.fromkeys(("_file", "_split", "_id"))
 
     def see(self, row: Iterable[str]) -> None:
@@ -37,18 +48,31 @@ class ColumnCheck:
     def _judge(self) -> None:
         names = [name for name in self.columns if not name.startswith("_")]
         for what, columns in self.needed.items():
-            for column in columns:
-                head = column.partition(".")[0]
-                # `.` is the whole row and `*` all of its values.
-                if column in self.columns or head in self.columns or head in ("", "*"):
-                    continue
-                near = difflib.get_close_matches(head, names, n=1)
-                hint = f"did you mean {near[0]!r}? " if near else ""
+            for column in filter(self._absent, columns):
+                near = _nearest(column, names)
+                hint = f"did you mean {near!r}? " if near else ""
                 more = " …" if len(names) > _LISTED else ""
                 raise DataError(
-                    f"recipe {self.recipe}: {what} names the column {head!r}, which no row has; {hint}"
+                    f"recipe {self.recipe}: {what} names the column {_head(column)!r}, which no row has; {hint}"
                     f"The columns are: {', '.join(names[:_LISTED])}{more}"
                 )
+        for what, columns in self.wished.items():
+            if columns and all(map(self._absent, columns)):
+                near = _nearest(columns[0], names)
+                hint = f" (did you mean {near!r}?)" if near else ""
+                self.skipped[f"{what}: no row has the column {_head(columns[0])!r}{hint}, left out"] += 1
+
+    def _absent(self, column: str) -> bool:
+        # `.` is the whole row and `*` all of its values.
+        return not {column, _head(column)} & {*self.columns, "", "*"}
+
+
+def _head(column: str) -> str:
+    return column.partition(".")[0]
+
+
+def _nearest(column: str, names: list[str]) -> str:
+    return next(iter(difflib.get_close_matches(_head(column), names, n=1)), "")
 
 
 def needed_columns(fields: Mapping[str, Field], split: Field | None, keep: Iterable[str]) -> dict[str, list[str]]:

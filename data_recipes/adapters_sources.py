@@ -23,6 +23,9 @@ from mllm.errors import ScoreError
 from mllm.score import facts as score_facts
 from mllm.score import read_score, to_abc, tune_numbers
 
+_PIECE = 1 << 16
+"""Characters of a JSON list that are read together."""
+_BETWEEN = tuple(" \t\r\n,")
 Row = Mapping[str, Any]
 """Columns of a table, or attributes of a track of mirdata, by name."""
 
@@ -183,22 +186,41 @@ def _json_lines(address: str, source: Source) -> Iterator[dict[str, Any]]:
 def _json(address: str, source: Source) -> Iterator[dict[str, Any]]:
     """A list of objects, or (many sets call that .json too) an object a line."""
     with fsspec.open(address, "rt", encoding="utf-8-sig", errors="replace", compression="infer") as stream:
-        # A list is held as a whole; readers that turn it into columns change values of mixed types, and dates.
-        rows = json.load(stream) if _begins(stream) == "[" else None
-    if rows is None:
-        yield from _json_lines(address, source)
-        return
-    for row in rows:
-        if isinstance(row, dict):
-            yield row
-        else:
-            source.skipped["corrupt line"] += 1
+        start = stream.read(4096).lstrip()
+        if start[:1] == "[":
+            # Read here: readers that turn it into columns change values of mixed types, and dates.
+            for row in _elements(stream, start[1:]):
+                if isinstance(row, dict):
+                    yield row
+                else:
+                    source.skipped["corrupt line"] += 1
+            return
+    yield from _json_lines(address, source)
 
 
-def _begins(stream: Any) -> str:
-    first = stream.read(4096).lstrip()[:1]
-    stream.seek(0)
-    return str(first)
+def _elements(stream: Any, text: str) -> Iterator[Any]:
+    """What a JSON list holds, one after the other, of which `text` has been read behind its bracket.
+
+    Raises ValueError where it is not JSON any more; a list may be longer than memory.
+    """
+    decoder, at, piece = json.JSONDecoder(), 0, _PIECE
+    while True:
+        while text[at : at + 1] in _BETWEEN:
+            at += 1
+        if text[at : at + 1] == "]":
+            return
+        try:
+            element, end = decoder.raw_decode(text, at)
+            whole = end < len(text)  # of a number cut in two the first half is one too
+        except json.JSONDecodeError:
+            whole = False
+        if whole:
+            yield element
+            at, piece = end, _PIECE
+            continue
+        if not (more := stream.read(piece)):
+            raise ValueError("the list does not end")
+        text, at, piece = text[at:] + more, 0, 2 * piece
 
 
 def _parquet(address: str, source: Source) -> Iterator[dict[str, Any]]:

@@ -4,30 +4,15 @@ Every accidental outside of the key is written at each note, so readers that car
 all octaves or not at all hear the same notes.
 """
 
-from bisect import bisect_right
-from collections.abc import Iterable
-from dataclasses import dataclass
 from functools import lru_cache
 from math import gcd
 
-from mllm.score_types import Key, Note, Score
+from mllm.measures import QUARTER, Event, bars_of, layers_of
+from mllm.score_types import Key, Score
 
-_QUARTER = 6720  # ticks: 2^6 * 3 * 5 * 7, so that all times here are whole numbers
-_NOTATED = {d for d in range(1, 97) if _QUARTER % d == 0}  # denominators of notated moments
-_GRID = _QUARTER // 24  # where moments off every notated value are moved to
-_UNITS = (_QUARTER // 2, _QUARTER // 4, _QUARTER)  # L:1/8, 1/16, 1/4: at equal length of text the first one
+_UNITS = (QUARTER // 2, QUARTER // 4, QUARTER)  # L:1/8, 1/16, 1/4: at equal length of text the first one
 _BARS_A_LINE = 4
 _MODE = {"major": "", "minor": "m"}  # other modes: their first three letters
-
-
-@dataclass(frozen=True)
-class _Event:
-    """Notes that start and stop together; none is a rest."""
-
-    start: int
-    end: int
-    pitches: tuple[int, ...]
-    held: bool = False  # goes on after this bar: a tie
 
 
 def to_abc(score: Score, *, title: bool = True) -> str:
@@ -41,9 +26,9 @@ def to_abc(score: Score, *, title: bool = True) -> str:
         score: what to write.
         title: write its T: field.
     """
-    layers = [(v, layer) for v in sorted({n.voice for n in score.notes}) for layer in _layers(score.notes, v)]
+    layers = [(v, layer) for v in sorted({n.voice for n in score.notes}) for layer in layers_of(score.notes, v)]
     key = score.key or (Key.from_signature(score.signature) if score.signature is not None else None)
-    bars = [_bars(layer, score) for _, layer in layers]
+    bars = [bars_of(layer, score) for _, layer in layers]
     lengths = [e.end - e.start for part in bars for bar in part for e in bar]
     lengths = [ticks * 3 // 2 if _third(ticks) else ticks for ticks in lengths]
     unit = min(_UNITS, key=lambda u: sum(len(_length(length, u)) for length in lengths))
@@ -51,7 +36,7 @@ def to_abc(score: Score, *, title: bool = True) -> str:
     if title and score.title:
         lines.append(f"T:{' '.join(score.title.split())}")
     lines.append(f"M:{score.metre[0]}/{score.metre[1]}" if score.metre else "M:none")
-    lines.append(f"L:1/{4 * _QUARTER // unit}")
+    lines.append(f"L:1/{4 * QUARTER // unit}")
     if score.tempo:
         lines.append(f"Q:1/4={score.tempo:g}")
     lines.append(f"K:{key.tonic}{_MODE.get(key.mode, key.mode[:3])}" if key else "K:none")
@@ -66,75 +51,6 @@ def to_abc(score: Score, *, title: bool = True) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _moment(quarters: float) -> int:
-    ticks = round(quarters * _QUARTER)
-    if _QUARTER // gcd(ticks, _QUARTER) in _NOTATED and abs(ticks / _QUARTER - quarters) < 1e-6:
-        return ticks
-    return round(quarters * _QUARTER / _GRID) * _GRID
-
-
-def _layers(notes: Iterable[Note], voice: int) -> list[list[_Event]]:
-    """The notes of a voice as few sequences without overlaps; notes of equal start and length are one chord."""
-    spans: dict[tuple[int, int], list[int]] = {}
-    for n in notes:
-        if n.voice == voice:
-            start = _moment(n.onset)
-            end = max(_moment(n.onset + n.duration), start + _GRID)
-            spans.setdefault((start, end), []).append(n.pitch)
-    layers: list[list[_Event]] = []
-    for (start, end), pitches in sorted(spans.items(), key=lambda s: (s[0][0], -max(s[1]))):
-        copies = [sorted(pitches)]
-        while len(set(copies[-1])) < len(copies[-1]):  # the same note twice at once: a chord holds it once
-            once = sorted(set(copies[-1]))
-            rest = list(copies[-1])
-            for pitch in once:
-                rest.remove(pitch)
-            copies[-1:] = [once, rest]
-        for chord in copies:
-            event = _Event(start, end, tuple(chord))
-            free = next((layer for layer in layers if layer[-1].end <= start), None)
-            if free is None:
-                layers.append([event])
-            else:
-                free.append(event)
-    return layers
-
-
-def _bars(layer: list[_Event], score: Score) -> list[list[_Event]]:
-    """Rests filled in, cut at the bar lines, a list for each bar."""
-    events: list[_Event] = []
-    now = 0
-    for event in layer:
-        if event.start > now:
-            events.append(_Event(now, event.start, ()))
-        events.append(event)
-        now = event.end
-    lines = _bar_lines(score, now)
-    bars: list[list[_Event]] = [[]]
-    nearest = 0
-    for event in events:
-        while nearest < len(lines) and lines[nearest] <= event.start:
-            nearest += 1
-            bars.append([])
-        while nearest < len(lines) and lines[nearest] < event.end:
-            bars[-1].append(_Event(event.start, lines[nearest], event.pitches, bool(event.pitches)))
-            event = _Event(lines[nearest], event.end, event.pitches)
-            nearest += 1
-            bars.append([])
-        bars[-1].append(event)
-    return bars
-
-
-def _bar_lines(score: Score, end: int) -> list[int]:
-    """Where the bar lines between 0 and `end` stand: as written, and where nothing is written by the metre."""
-    lines = sorted({_moment(b) for b in score.bars} - {0})
-    if score.metre:
-        length, pickup = _QUARTER * 4 * score.metre[0] // score.metre[1], _moment(score.pickup)
-        first = lines[-1] + length if lines else pickup if 0 < pickup < length else length
-        lines += range(first, end, max(length, _GRID))
-    return lines[: bisect_right(lines, end - 1)]
-
-
 @lru_cache(maxsize=4096)
 def _length(ticks: int, unit: int) -> str:
     common = gcd(ticks, unit)
@@ -144,10 +60,10 @@ def _length(ticks: int, unit: int) -> str:
 
 def _third(ticks: int) -> bool:
     """Whether three of this length stand in the time of two common note values."""
-    return ticks % 3 != 0 and ticks * 3 // 2 % (_QUARTER // 64) == 0
+    return ticks % 3 != 0 and ticks * 3 // 2 % (QUARTER // 64) == 0
 
 
-def _bar(events: list[_Event], unit: int, key: Key | None) -> str:
+def _bar(events: list[Event], unit: int, key: Key | None) -> str:
     words: list[str] = []
     foreign: set[str] = set()  # letters that carried an accidental in this bar: their next plain use says so
     i = 0
@@ -164,7 +80,7 @@ def _bar(events: list[_Event], unit: int, key: Key | None) -> str:
     return " ".join(words)
 
 
-def _sound(event: _Event, ticks: int, unit: int, key: Key | None, foreign: set[str]) -> str:
+def _sound(event: Event, ticks: int, unit: int, key: Key | None, foreign: set[str]) -> str:
     names = [_name(pitch, key, foreign) for pitch in event.pitches]
     text = "z" if not names else names[0] if len(names) == 1 else f"[{''.join(names)}]"
     return text + _length(ticks, unit) + ("-" if event.held else "")
@@ -183,9 +99,3 @@ def _name(pitch: int, key: Key | None, foreign: set[str]) -> str:
     if octave >= 5:
         return accidental + letter.lower() + "'" * (octave - 5)
     return accidental + letter + "," * (4 - octave)
-
-
-def sounding(notes: Iterable[Note]) -> list[tuple[float, float, int]]:
-    """Onset, end (quarters) and pitch of each note on the grid of `to_abc`, sorted: what two scores share."""
-    heard = {(_moment(n.onset), max(_moment(n.onset + n.duration), _moment(n.onset) + 1), n.pitch) for n in notes}
-    return [(start / _QUARTER, end / _QUARTER, pitch) for start, end, pitch in sorted(heard)]

@@ -45,23 +45,30 @@ def print_facts(file: ScoreFile) -> None:
 def convert(
     file: ScoreFile, output: OutputFile, transpose: Annotated[int, typer.Option(help="Semitones.")] = 0
 ) -> None:
-    """Write a score in another format: .abc or .mid, by the suffix of OUTPUT.
+    """Write a score in another format: .abc, .mid or .musicxml, by the suffix of OUTPUT.
 
     mllm score convert tune.musicxml tune.abc
 
+    mllm score convert tune.abc tune.musicxml
+
     mllm score convert tune.abc higher.mid --transpose 2
     """
-    from mllm.score import read_score, to_abc, to_midi
+    from mllm.score import Score, read_score, to_abc, to_midi, to_musicxml
     from mllm.score import transpose as move
 
-    suffix = output.suffix.lower()
-    if suffix not in (".abc", ".mid", ".midi"):
-        raise ScoreError(f"{output}: can write .abc and .mid, not {suffix or 'a file without suffix'}")
+    def abc(score: Score) -> bytes:
+        return (to_abc(score).strip() + "\n").encode()
+
+    writers = {".abc": abc, ".mid": to_midi, ".midi": to_midi, ".musicxml": to_musicxml, ".xml": to_musicxml}
+    writer = writers.get(output.suffix.lower())
+    if writer is None:
+        suffix = output.suffix or "a file without suffix"
+        raise ScoreError(f"{output}: can write .abc, .mid and .musicxml, not {suffix}")
     source = _existing(file)
     if output.exists() and output.samefile(source):
         raise ScoreError(f"{output}: is the file itself, whose lyrics and chord symbols would be lost: name another")
     score = move(read_score(source), transpose)
-    data = to_midi(score) if suffix != ".abc" else (to_abc(score).strip() + "\n").encode()
+    data = writer(score)
     _write(output, lambda path: path.write_bytes(data))
     typer.echo(f"{output}: {len(score.notes)} notes")
 

@@ -1,7 +1,8 @@
 """One score, whatever it was written in: ABC, MIDI, MusicXML and kern all become a `Score`.
 
-This is the door to the modules that do the work: `score_types` (what a score is), `abc_reading`, `abc_writing`,
-`score_midi`, `score_notation` (MusicXML and kern) and `score_facts`.
+This is the door to the modules that do the work: `score_types` (what a score is), `abc_reading`, `score_notation`
+(MusicXML and kern) and `score_midi`, which read, `measures`, `abc_writing` and `musicxml_writing`, which write, and
+`score_facts`.
 """
 
 import os
@@ -9,8 +10,10 @@ from pathlib import Path
 from typing import AnyStr
 
 from mllm.abc_reading import read_abc, tune_numbers
-from mllm.abc_writing import sounding, to_abc
+from mllm.abc_writing import to_abc
 from mllm.errors import ScoreError
+from mllm.measures import sounding
+from mllm.musicxml_writing import to_musicxml
 from mllm.score_facts import Facts, facts
 from mllm.score_midi import read_midi, to_midi
 from mllm.score_notation import read_notation
@@ -18,7 +21,7 @@ from mllm.score_types import DRUMS, Key, Note, Score, instrument_name, program_o
 
 __all__ = [
     "DRUMS", "SUFFIXES", "Facts", "Key", "Note", "Score", "ScoreError", "facts", "instrument_name", "program_of",
-    "read_abc", "read_midi", "read_notation", "read_score", "sounding", "to_abc", "to_midi", "transpose",
+    "read_abc", "read_midi", "read_notation", "read_score", "sounding", "to_abc", "to_midi", "to_musicxml", "transpose",
     "tune_numbers",
 ]  # fmt: skip
 

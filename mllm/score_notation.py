@@ -110,13 +110,25 @@ def _read(text: str, kind: str) -> dict[str, Any]:
     notes: list[tuple[float, float, int, int]] = []
     names: list[str] = []
     for part in parts:
-        flat = part.stripTies().flatten()
         found: list[tuple[float, float, int, int]] = []
-        for element in flat.notes:
+        held: dict[int, list[tuple[int, str]]] = {}  # pitch -> what is tied on: places in `found`, and their voices
+        voices = {id(one): str(v.id) for v in part.recurse().getElementsByClass(stream.Voice) for one in v.notes}
+        for element in part.flatten().notes:
             if isinstance(element, harmony.Harmony) or element.duration.isGrace or not element.quarterLength:
                 continue
-            for pitch in element.pitches if isinstance(element, chord.Chord) else getattr(element, "pitches", ()):
-                found.append((float(element.offset), float(element.quarterLength), int(pitch.midi), len(names)))
+            for one in element.notes if isinstance(element, chord.Chord) else [element]:
+                onset, length = float(element.offset), float(element.quarterLength)
+                kind, voice = one.tie.type if one.tie else "", voices.get(id(element), "")
+                for pitch in getattr(one, "pitches", ()):
+                    number = int(pitch.midi)
+                    at = _tied(found, held.get(number, []), onset, voice) if kind in ("stop", "continue") else None
+                    if at is None:
+                        at = len(found)
+                        found.append((onset, length, number, len(names)))
+                    else:
+                        found[at] = (found[at][0], onset + length - found[at][0], *found[at][2:])
+                    if kind in ("start", "continue"):
+                        held.setdefault(number, []).append((at, voice))
         if found:
             notes += found
             instrument = part.getInstrument(returnDefault=False)
@@ -156,6 +168,18 @@ def _read(text: str, kind: str) -> dict[str, Any]:
         "signature": start[0].sharps if start and not named else None,
         "bars": [float(m.offset) for m in measures[1:]],
     }
+
+
+def _tied(
+    found: list[tuple[float, float, int, int]], held: list[tuple[int, str]], start: float, voice: str
+) -> int | None:
+    """Takes the note out of `held` that ends where the one that is tied to it starts, of the same voice if there is."""
+    fit = [one for one in held if abs(found[one[0]][0] + found[one[0]][1] - start) < 1e-6]
+    if not fit:
+        return None
+    best = next((one for one in fit if one[1] == voice), fit[0])
+    held.remove(best)
+    return best[0]
 
 
 def _child(kind: str, time_limit: float) -> None:

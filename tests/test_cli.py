@@ -223,7 +223,9 @@ def test_score_verbs(tune, tmp_path):
     before = tune.read_text()
     assert_one_line(run("score", "convert", tune, tune), "is the file itself")
     assert tune.read_text() == before
-    assert_one_line(run("score", "convert", tune, tmp_path / "scale.pdf"), "scale.pdf: can write .abc and .mid")
+    assert_one_line(
+        run("score", "convert", tune, tmp_path / "scale.pdf"), "scale.pdf: can write .abc, .mid and .musicxml"
+    )
     assert_one_line(run("score", "render", tune, tmp_path / "no" / "scale.wav"), "cannot be written")
 
 

@@ -1,0 +1,63 @@
+"""What is written as MusicXML holds every note, for us and for music21 itself."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+import music21
+import pytest
+from hypothesis import given, settings
+from test_score import scores
+from typer.testing import CliRunner
+
+from mllm.cli import app
+from mllm.score import DRUMS, Key, Note, Score, read_score, sounding, to_musicxml
+
+PICKUP = "X:1\nT:Réel\nM:3/4\nL:1/8\nQ:1/4=96\nK:Ebdor\nD2|G2 (3ABc d2|_e=e f3 g|[Gd]4-[Gd]2|z2 G4|]\n"
+
+
+@settings(max_examples=60, deadline=None)
+@given(scores)
+def test_music21_finds_every_note_where_it_stands(score: Score) -> None:
+    piece = music21.converter.parseData(to_musicxml(score).decode(), format="musicxml")
+    found = []
+    for element in piece.flatten().notes:
+        for one in element.notes if isinstance(element, music21.chord.Chord) else [element]:
+            if one.tie is None or one.tie.type == "start":
+                found.append((round(float(element.offset) * 12), one.pitch.midi))
+    # the same note twice at once, of one length, is written as two
+    assert sorted(found) == sorted((round(n.onset * 12), n.pitch) for n in score.notes)
+
+
+def thick(seed: int) -> Score:
+    """Voices whose notes overlap, often of one pitch, over many bar lines."""
+    draw = random.Random(seed)
+    notes = [
+        Note(draw.randrange(700) / 12, draw.randint(1, 60) / 12, draw.randint(55, 66), v)
+        for v in (0, 1)
+        for _ in range(80)
+    ]
+    return Score("Thick", sorted(notes), Key("F#", "minor"), (7, 8), 93.0, instruments=["Violin", ""])
+
+
+@pytest.mark.parametrize("score", [thick(1), thick(2)])
+def test_what_is_written_is_read_again(tmp_path: Path, score: Score) -> None:
+    (tmp_path / "a.musicxml").write_bytes(to_musicxml(score))
+    again = read_score(tmp_path / "a.musicxml")
+    assert sounding(again.notes) == sounding(score.notes)
+    for name in ("title", "key", "metre", "tempo", "pickup", "instruments"):
+        assert getattr(again, name) == getattr(score, name)
+
+
+def test_pickup_ties_tuplets_and_drums_from_the_command_line(tmp_path: Path) -> None:
+    (tmp_path / "tune.abc").write_text(PICKUP)
+    done = CliRunner().invoke(app, ["score", "convert", str(tmp_path / "tune.abc"), str(tmp_path / "tune.musicxml")])
+    assert done.exit_code == 0, done.output
+    score, again = (read_score(tmp_path / name) for name in ("tune.abc", "tune.musicxml"))
+    assert sounding(again.notes) == sounding(score.notes) and again.pickup == score.pickup == 1.0
+    assert (again.title, again.key, again.metre, again.tempo) == ("Réel", Key("Eb", "dorian"), (3, 4), 96.0)
+    beat = Score("", [Note(i / 2, 0.5, 36 + 2 * (i % 2), 0) for i in range(8)], metre=(4, 4), instruments=[DRUMS])
+    (tmp_path / "beat.musicxml").write_bytes(to_musicxml(beat))
+    again = read_score(tmp_path / "beat.musicxml")
+    assert sounding(again.notes) == sounding(beat.notes) and again.instruments == [DRUMS] and not again.title
