@@ -254,7 +254,7 @@ def _rows_of(source: Source, fs: Any, base: str, files: Any) -> Iterator[dict[st
         label = inside[: inside.rindex(suffix)]
         labels.add(label := inside if label in labels else label)
         address = str(path) if "file" in listed(fs.protocol) else fs.unstrip_protocol(path)
-        n = 0
+        n = -1
         try:
             for n, row in enumerate(_READERS[suffix](address, source)):
                 yield {**row, "_file": stem, "_n": n, "_split": split, "_id": f"{label}-{n}"}
@@ -263,7 +263,7 @@ def _rows_of(source: Source, fs: Any, base: str, files: Any) -> Iterator[dict[st
         except Exception as error:  # what readers, codecs and network libraries trip over has no common class
             if "file" not in listed(fs.protocol):
                 raise source.absent(f"{address} cannot be read to its end") from error
-            source.skipped[f"unreadable file: {stem}" if n == 0 else f"file breaks off: {stem}"] += 1
+            source.skipped[f"unreadable file: {stem}" if n < 0 else f"file breaks off: {stem}"] += 1
 
 
 def _joined(source: Source, fs: Any, base: str, rows: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]]:

@@ -183,9 +183,10 @@ def test_an_index_of_mirdata_may_not_lead_out_of_the_folder(tmp_path: Path) -> N
 
 
 def test_a_damaged_json_file_is_counted_and_the_next_is_read(tmp_path: Path) -> None:
-    root = write(tmp_path, {"a.json": '[{"id": 1}, {"id"', "b.json": [{"id": 2}]})
+    root = write(tmp_path, {"a.json": '[{"id": 1}, {"id"', "b.json": '[{"id', "c.json": [{"id": 2}]})
     found, skipped = items(recipe(fields={"id": "id"}, options={"files": "*.json"}), root)
-    assert [i.id for i in found] == ["2"] and skipped == {"unreadable file: a": 1}
+    assert [i.id for i in found] == ["1", "2"]
+    assert skipped == {"file breaks off: a": 1, "unreadable file: b": 1}
 
 
 @pytest.mark.parametrize(
