@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import json
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from dataclasses import field as default
 from glob import escape
@@ -169,18 +169,23 @@ def _cells(address: str, source: Source) -> Iterator[dict[str, Any]]:
         yield {k.strip(): v for k, v in row.items()}
 
 
-def _json_lines(address: str, source: Source) -> Iterator[dict[str, Any]]:
-    for line in _lines(address):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except (json.JSONDecodeError, RecursionError):
-            row = None
-        if isinstance(row, dict):
-            yield row
+def _objects(values: Iterable[Any], source: Source) -> Iterator[dict[str, Any]]:
+    for value in values:
+        if isinstance(value, dict):
+            yield value
         else:
             source.skipped["corrupt line"] += 1
+
+
+def _json_lines(address: str, source: Source) -> Iterator[dict[str, Any]]:
+    yield from _objects((_parsed(line) for line in _lines(address) if line.strip()), source)
+
+
+def _parsed(line: str) -> Any:
+    try:
+        return json.loads(line)
+    except (json.JSONDecodeError, RecursionError):
+        return None
 
 
 def _json(address: str, source: Source) -> Iterator[dict[str, Any]]:
@@ -189,11 +194,7 @@ def _json(address: str, source: Source) -> Iterator[dict[str, Any]]:
         start = stream.read(4096).lstrip()
         if start[:1] == "[":
             # Read here: readers that turn it into columns change values of mixed types, and dates.
-            for row in _elements(stream, start[1:]):
-                if isinstance(row, dict):
-                    yield row
-                else:
-                    source.skipped["corrupt line"] += 1
+            yield from _objects(_elements(stream, start[1:]), source)
             return
     yield from _json_lines(address, source)
 

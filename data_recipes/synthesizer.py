@@ -17,8 +17,8 @@ import soxr
 from mllm.data_recipes.arrange import Voice
 from mllm.data_recipes.config import DataError
 from mllm.data_recipes.perform import Event
+from mllm.score_types import DRUM_CHANNEL
 
-_DRUM_CHANNEL = 9
 _FLUSH_SECONDS = 0.05
 _SOURCE_BAND = 22_050  # Hz: soundfont samples are at 44.1 kHz
 
@@ -78,10 +78,10 @@ def play(
     # wanted band, where the resampler removes it, and it costs a third less than 44.1 kHz.
     rate = _SOURCE_BAND + sampling_rate // 2
     synth, bank = _synth(font, rate)
-    free = [c for c in range(16) if c != _DRUM_CHANNEL]
-    channels = [_DRUM_CHANNEL if v.role == "drums" else free.pop(0) for v in voices]
+    free = [c for c in range(16) if c != DRUM_CHANNEL]
+    channels = [DRUM_CHANNEL if v.role == "drums" else free.pop(0) for v in voices]
     for voice, channel in zip(voices, channels, strict=True):
-        drums = channel == _DRUM_CHANNEL
+        drums = channel == DRUM_CHANNEL
         try:
             synth.program_select(channel, bank, 0, 0 if drums else voice.program, drums)
         except RuntimeError as error:

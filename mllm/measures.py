@@ -11,7 +11,7 @@ from math import gcd
 from mllm.score_types import Note, Score
 
 QUARTER = 6720  # ticks: 2^6 * 3 * 5 * 7, so that all times here are whole numbers
-GRID = QUARTER // 24  # where moments off every notated value are moved to
+_GRID = QUARTER // 24  # where moments off every notated value are moved to
 _NOTATED = {d for d in range(1, 97) if QUARTER % d == 0}  # denominators of notated moments
 
 
@@ -25,12 +25,12 @@ class Event:
     held: bool = False  # goes on after this bar: a tie
 
 
-def moment(quarters: float) -> int:
+def _moment(quarters: float) -> int:
     """Ticks of a moment in quarters; one off every notated value goes to the grid."""
     ticks = round(quarters * QUARTER)
     if QUARTER // gcd(ticks, QUARTER) in _NOTATED and abs(ticks / QUARTER - quarters) < 1e-6:
         return ticks
-    return round(quarters * QUARTER / GRID) * GRID
+    return round(quarters * QUARTER / _GRID) * _GRID
 
 
 def layers_of(notes: Iterable[Note], voice: int) -> list[list[Event]]:
@@ -38,8 +38,8 @@ def layers_of(notes: Iterable[Note], voice: int) -> list[list[Event]]:
     spans: dict[tuple[int, int], list[int]] = {}
     for n in notes:
         if n.voice == voice:
-            start = moment(n.onset)
-            end = max(moment(n.onset + n.duration), start + GRID)
+            start = _moment(n.onset)
+            end = max(_moment(n.onset + n.duration), start + _GRID)
             spans.setdefault((start, end), []).append(n.pitch)
     layers: list[list[Event]] = []
     for (start, end), pitches in sorted(spans.items(), key=lambda s: (s[0][0], -max(s[1]))):
@@ -69,7 +69,7 @@ def bars_of(layer: list[Event], score: Score) -> list[list[Event]]:
             events.append(Event(now, event.start, ()))
         events.append(event)
         now = event.end
-    lines = bar_lines(score, now)
+    lines = _bar_lines(score, now)
     bars: list[list[Event]] = [[]]
     nearest = 0
     for event in events:
@@ -85,17 +85,17 @@ def bars_of(layer: list[Event], score: Score) -> list[list[Event]]:
     return bars
 
 
-def bar_lines(score: Score, end: int) -> list[int]:
+def _bar_lines(score: Score, end: int) -> list[int]:
     """Where the bar lines between 0 and `end` stand: as written, and where nothing is written by the metre."""
-    lines = sorted({moment(b) for b in score.bars} - {0})
+    lines = sorted({_moment(b) for b in score.bars} - {0})
     if score.metre:
-        length, pickup = QUARTER * 4 * score.metre[0] // score.metre[1], moment(score.pickup)
+        length, pickup = QUARTER * 4 * score.metre[0] // score.metre[1], _moment(score.pickup)
         first = lines[-1] + length if lines else pickup if 0 < pickup < length else length
-        lines += range(first, end, max(length, GRID))
+        lines += range(first, end, max(length, _GRID))
     return lines[: bisect_right(lines, end - 1)]
 
 
 def sounding(notes: Iterable[Note]) -> list[tuple[float, float, int]]:
     """Onset, end (quarters) and pitch of each note on the grid of `to_abc`, sorted: what two scores share."""
-    heard = {(moment(n.onset), max(moment(n.onset + n.duration), moment(n.onset) + 1), n.pitch) for n in notes}
+    heard = {(_moment(n.onset), max(_moment(n.onset + n.duration), _moment(n.onset) + 1), n.pitch) for n in notes}
     return [(start / QUARTER, end / QUARTER, pitch) for start, end, pitch in sorted(heard)]

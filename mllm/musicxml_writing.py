@@ -9,10 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from mllm.measures import QUARTER, Event, bars_of, layers_of
-from mllm.score_types import DRUMS, Key, Score, program_of
+from mllm.score_types import DRUM_CHANNEL, DRUMS, Key, Score, program_of
 
 _LONGEST = 4  # quarters of a bar where the score has neither metre nor bar lines
-DRUM_CHANNEL = 9  # counted from zero, as music21 does
 
 
 def to_musicxml(score: Score, path: str | Path | None = None) -> bytes:

@@ -17,7 +17,7 @@ from typing import Any
 from xml.etree import ElementTree
 
 from mllm.errors import ScoreError
-from mllm.score_types import DRUMS, MAX_NOTES, MAX_QUARTERS, MODES, Key, Note, Score
+from mllm.score_types import DRUM_CHANNEL, DRUMS, MAX_NOTES, MAX_QUARTERS, MODES, Key, Note, Score
 
 MAX_MEMORY = 4 << 30  # bytes of address space
 MODE_NAMES = {"ionian": "major", "aeolian": "minor"}
@@ -132,7 +132,7 @@ def _read(text: str, kind: str) -> dict[str, Any]:
         if found:
             notes += found
             instrument = part.getInstrument(returnDefault=False)
-            drum = instrument is not None and instrument.midiChannel == 9
+            drum = instrument is not None and instrument.midiChannel == DRUM_CHANNEL
             names.append(DRUMS if drum else part.partName or (instrument.partName if instrument else "") or "")
         if len(notes) > MAX_NOTES:
             return {"error": f"more than {MAX_NOTES:,} notes"}

@@ -10,7 +10,8 @@ from mllm.errors import ScoreError
 
 MAX_NOTES = 200_000
 MAX_QUARTERS = 100_000.0  # a day of music; what claims to be longer is a damaged file
-DRUMS = "Drums"  # the instrument name of an unpitched percussion voice (MIDI channel 10)
+DRUMS = "Drums"  # the instrument name of an unpitched percussion voice
+DRUM_CHANNEL = 9  # of MIDI, counted from zero
 
 _LETTERS = "FCGDAEB"  # the line of fifths; F sharp follows B
 MODES = {"lydian": 1, "major": 0, "mixolydian": -1, "dorian": -2, "minor": -3, "phrygian": -4, "locrian": -5}

@@ -93,7 +93,7 @@ def _attend(
 
 
 @_attend.register_fake
-def _(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, spans: torch.Tensor, scale: float) -> Any:
+def _(query: torch.Tensor, *_: Any) -> tuple[torch.Tensor, torch.Tensor]:
     heads, length, size = query.shape[1:]
     return query.new_empty(1, length, heads, size), query.new_empty(heads, length, dtype=torch.float32)
 
@@ -139,16 +139,7 @@ def _attend_backward(
 
 
 @_attend_backward.register_fake
-def _(
-    gradient: torch.Tensor,
-    query: torch.Tensor,
-    key: torch.Tensor,
-    value: torch.Tensor,
-    spans: torch.Tensor,
-    out: torch.Tensor,
-    sums: torch.Tensor,
-    scale: float,
-) -> Any:
+def _(gradient: torch.Tensor, query: torch.Tensor, key: torch.Tensor, *_: Any) -> tuple[torch.Tensor, ...]:
     return _empty_gradients(query, key, query.dtype)
 
 

@@ -1,5 +1,6 @@
 """Every recipe of a public set reads a miniature of that set; what is broken in a set is counted, not fatal."""
 
+import json
 import os
 import subprocess
 import sys
@@ -180,6 +181,20 @@ def test_an_index_of_mirdata_may_not_lead_out_of_the_folder(tmp_path: Path) -> N
     files["ballroom_full_index_1.0.json"] = {"version": "1.0", "tracks": {"1": paths}}
     found, skipped = items(load_recipe("ballroom"), write(tmp_path / "set", files))
     assert found == [] and skipped == {"file outside the folder": 1}
+
+
+@pytest.mark.parametrize("indent", [None, 2])
+def test_a_json_list_is_read_element_by_element(tmp_path: Path, indent: int | None) -> None:
+    rows = [{"t": f"{n} é ]}}", "long": "x" * (200_000 if n == 3 else 30_000)} for n in range(6)]
+    mine = recipe(fields={"title": "t"}, options={"files": "rows.json"})
+    text = json.dumps([*rows, 12, None], indent=indent)
+    root = write(tmp_path, {"rows.json": text})
+    found, skipped = items(mine, root)
+    assert [i.facts["title"] for i in found] == [row["t"] for row in rows] and skipped == {"corrupt line": 2}
+    write(tmp_path, {"rows.json": text[: len(text) // 2]})
+    found, skipped = items(mine, root)
+    assert [i.facts["title"] for i in found] == [row["t"] for row in rows[:3]], "what stands before the break"
+    assert skipped == {"file breaks off: rows": 1}
 
 
 def test_a_damaged_json_file_is_counted_and_the_next_is_read(tmp_path: Path) -> None:

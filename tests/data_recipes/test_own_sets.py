@@ -279,19 +279,6 @@ def test_a_misspelt_column_of_an_optional_field_is_told(tmp_path: Path) -> None:
     assert [why for why in skipped if "no row has" in why] == [reason]
 
 
-@pytest.mark.parametrize("indent", [None, 2])
-def test_a_json_list_is_read_element_by_element(tmp_path: Path, indent: int | None) -> None:
-    rows = [{"t": f"{n} é ]}}", "long": "x" * (200_000 if n == 3 else 30_000)} for n in range(6)]
-    text = json.dumps([*rows, 12, None], indent=indent)
-    write(tmp_path / "mine", {"rows.json": text})
-    found, skipped = items(tmp_path, {"title": "t"}, "rows.json")
-    assert [i.facts["title"] for i in found] == [row["t"] for row in rows] and skipped == {"corrupt line": 2}
-    write(tmp_path / "mine", {"rows.json": text[: len(text) // 2]})
-    found, skipped = items(tmp_path, {"title": "t"}, "rows.json")
-    assert [i.facts["title"] for i in found] == [row["t"] for row in rows[:3]], "what stands before the break"
-    assert skipped == {"file breaks off: rows": 1}
-
-
 def test_a_set_that_gives_nothing_says_why(tmp_path: Path) -> None:
     rows = [{"f": "a.wav"}, {"f": "b.wav"}, {"f": "../c.wav"}]
     write(tmp_path / "sets" / "mine", {"rows.jsonl": rows})
