@@ -61,5 +61,5 @@ $(VENV)/.serve: $(VENV)/bin/python pyproject.toml constraints.txt
 $(VENV)/.dev: $(VENV)/bin/python pyproject.toml constraints.txt
 	@echo "installing mllm with everything in it into $(VENV) (a few minutes)"
 	@$(PIP_INSTALL) -e '.[dev]'
-	@$(PIP_INSTALL) --no-deps tinysoundfont mirdata  # why without: pyproject.toml, extra `data`
+	@$(PIP_INSTALL) --no-deps tinysoundfont mirdata xgrammar  # why without: pyproject.toml, extras `data` and `grammar`
 	@touch $@ $(VENV)/.serve

@@ -6,13 +6,30 @@ so a hostile file costs no more time than a long one. Standard: https://abcnotat
 """
 
 import re
+from collections import Counter
 from dataclasses import dataclass, field
 from fractions import Fraction
+from typing import TypeVar
 
 from mllm.abc_fields import ACCIDENTALS, STRING, default_unit, read_key, read_metre, read_tempo, read_unit
-from mllm.abc_repeats import Bar, Sounding, play_order, played, played_bars
+from mllm.abc_lyrics import align
+from mllm.chord_symbols import is_chord_symbol
 from mllm.errors import ScoreError
-from mllm.score_types import DRUMS, MAX_NOTES, MAX_QUARTERS, Key, Note, Score, instrument_name
+from mllm.score_repeats import unfold as play_out
+from mllm.score_types import (
+    DRUMS,
+    MAX_NOTES,
+    MAX_QUARTERS,
+    ChordSymbol,
+    Grace,
+    Key,
+    Lyric,
+    Note,
+    Score,
+    instrument_name,
+)  # fmt: skip
+
+Change = TypeVar("Change")
 
 _MAX_DENOMINATOR = 1 << 20  # of a moment in quarters: keeps the arithmetic of absurd note lengths small
 
@@ -23,7 +40,9 @@ _NOTE = r"(?P<{0}acc>\^\^|\^|__|_|=|)(?P<{0}step>[A-Ga-g])(?P<{0}octave>[,']*)" 
 _TOKEN = re.compile(
     "|".join(
         [
-            r"(?P<skip>[\s`$\\)*;?@#~.yH-WYh-w]|\"(?:\\\"|[^\"])*\"?|![^!\s|]{1,40}!|!|\+[a-z.()<>0-9]{1,40}\+|\{[^}]*\}?|y\d*)",
+            r"(?P<skip>[\s`$\\)*;?@#~.yH-WYh-w]|![^!\s|]{1,40}!|!|\+[a-z.()<>0-9]{1,40}\+|y\d*)",
+            r"(?P<words>\"(?:\\\"|[^\"])*\"?)",
+            r"(?P<grace>\{[^}]*\}?)",
             r"\[(?P<field>[A-Za-z]):(?P<value>[^\]]*)\]",
             r"(?P<bar>\[\|:*\]?|:+\|+:*\]?|\|+:*\]?|::+|\]|:)(?P<ending>[1-9][\d,.\-]*)?",
             r"\[(?P<volta>[1-9\"][\d,.\-]*)",
@@ -43,6 +62,20 @@ _IN_CHORD = re.compile(_NOTE.format("n") + r"(?P<tie>-?)")
 
 
 @dataclass
+class _Sounding:
+    """A note being read; exact time."""
+
+    onset: Fraction
+    duration: Fraction
+    pitch: int
+    step: int  # staff position: octave * 7 + letter
+
+    @property
+    def end(self) -> Fraction:
+        return self.onset + self.duration
+
+
+@dataclass
 class _Voice:
     unit: Fraction  # quarters of a note without a length
     metre: tuple[int, int] | None
@@ -53,14 +86,22 @@ class _Voice:
     bar_start: Fraction = Fraction(0)
     bar_end: Fraction | None = None  # of the first layer, while an overlay is read
     altered: dict[int, int] = field(default_factory=dict)  # by staff step, until the bar line
-    tied: list[Sounding] = field(default_factory=list)
-    last: list[Sounding] = field(default_factory=list)  # the notes of the last chord, for ties and broken rhythm
+    tied: list[_Sounding] = field(default_factory=list)
+    last: list[_Sounding] = field(default_factory=list)  # the notes of the last chord, for ties and broken rhythm
     last_length: Fraction = Fraction(0)
     next_factor: Fraction = Fraction(1)
     tuplet: Fraction = Fraction(1)
     tuplet_left: int = 0
-    notes: list[Sounding] = field(default_factory=list)
-    bars: list[Bar] = field(default_factory=list)
+    notes: list[_Sounding] = field(default_factory=list)
+    bars: list[Fraction] = field(default_factory=list)  # where bar lines stand
+    repeats: list[tuple[Fraction, str]] = field(default_factory=list)
+    chords: list[ChordSymbol] = field(default_factory=list)
+    graces: list[tuple[Fraction, int]] = field(default_factory=list)
+    before: list[int] = field(default_factory=list)  # grace notes whose main note is still to come
+    lyrics: list[tuple[Fraction, str, int]] = field(default_factory=list)
+    line: list[Fraction | None] = field(default_factory=list)  # of the last line: starts of notes, None at bar lines
+    verse: int = 0  # w: lines under it so far
+    block: int = 0  # the line of music that `line` is of
 
 
 def read_abc(text: str, *, number: int | None = None, unfold: bool = False, name: str = "ABC") -> Score:
@@ -116,7 +157,10 @@ class _Reader:
         self.in_body = False
         self.directive = False  # inside of a %% directive that goes on in the next line
         self.voices: dict[str, _Voice] = {}
-        self.changes: set[str] = set()
+        self.keys: dict[Fraction, Key | int] = {}
+        self.metres: dict[Fraction, tuple[int, int] | None] = {}
+        self.tempos: dict[Fraction, float] = {}
+        self.block, self.goes_on = 0, False  # lines of music that w: lines belong to
         self.header_line = 1
         self.current: _Voice | None = None
         self.count = 0
@@ -146,6 +190,8 @@ class _Reader:
                     "music or prose before the K: field; every tune needs K: as the last line of its header"
                 )
             return None
+        self.block += not self.goes_on
+        self.goes_on = line.endswith("\\")
         return self.music(re.sub(r"=(20)?\s*$", "", line))  # a mail program's line break, as in many old books
 
     def midi(self, words: list[str]) -> None:
@@ -172,6 +218,10 @@ class _Reader:
                 self.set_key(*read_key(value), value)
             elif letter == "V":
                 self.set_voice(value)
+            elif letter == "w" and self.in_body:
+                voice = self.voice()
+                voice.verse += 1
+                voice.lyrics += [(moment, text, voice.verse) for moment, text in align(value, voice.line)]
         except ScoreError as error:
             raise self.error(str(error)) from None
 
@@ -184,7 +234,7 @@ class _Reader:
             if voice.time == 0 and not voice.notes:
                 self.metre = metre  # stated after K: but before the music
             else:
-                self.changes.add("metre")
+                self.metres.setdefault(voice.time, metre)
         voice.metre = metre
 
     def set_unit(self, unit: Fraction) -> None:
@@ -198,8 +248,8 @@ class _Reader:
             return
         if self.tempo is None and not any(v.notes for v in self.voices.values()):
             self.tempo = tempo
-        elif self.tempo is None or abs(tempo - self.tempo) > 1e-6:
-            self.changes.add("tempo")
+        else:
+            self.tempos.setdefault(self.voice().time, tempo)
 
     def set_key(self, key: Key | None, sharps: dict[str, int], value: str) -> None:
         """The header ends with the first key; a later one changes it from here on."""
@@ -211,13 +261,13 @@ class _Reader:
                 voice.sharps, voice.metre = dict(sharps), self.metre
                 voice.unit = self.unit or default_unit(self.metre)
             return
-        voice = self.voice()
+        voice, none = self.voice(), value.strip().lower().startswith("none")
         if sharps != voice.sharps or (key and self.key and key != self.key):
             if voice.time == 0 and len(self.voices) == 1:
                 self.key = key
-            elif key is not None:
-                self.changes.add("key")
-        if key is not None or value.strip().lower().startswith("none"):
+            elif key is not None or none:
+                self.keys.setdefault(voice.time, 0 if key is None else key)
+        if key is not None or none:
             voice.sharps = sharps
         if octave:
             voice.octave = int(octave[1])
@@ -292,7 +342,15 @@ class _Reader:
         elif get["p"]:
             self.tuplet(voice, get)
         elif get["volta"]:
-            voice.bars.append(Bar(voice.time, "", get["volta"]))
+            voice.repeats.append((voice.time, f"[{get['volta'][0]}"))
+        elif get["words"]:
+            text = get["words"].strip('"').strip()
+            if is_chord_symbol(text):
+                voice.chords.append(ChordSymbol(float(voice.time), text))
+        elif get["grace"]:
+            for grace in _IN_CHORD.finditer(get["grace"]):
+                step = self.step(voice, grace["nstep"], grace["noctave"])
+                voice.before.append(self.pitch(voice, step, ACCIDENTALS[grace["nacc"]], grace[0]))
         elif get["bars_rest"]:
             metre = voice.metre or (4, 4)
             if len(get["count"]) > 4:
@@ -319,18 +377,17 @@ class _Reader:
             voice.tuplet_left -= 1
         open_ties = [n for n in voice.tied if n.end == voice.time]
         voice.last, voice.tied, voice.last_length = [], [], length
+        voice.graces += [(voice.time, pitch) for pitch in voice.before]
+        voice.before = []
+        if written:
+            self.line_of(voice).append(voice.time)
         for accidental, letter, marks in written:
-            step = _STEPS.index(letter.upper()) + 7 * (5 if letter.islower() else 4)
-            step += 7 * (marks.count("'") - marks.count(",") + voice.octave)
+            step = self.step(voice, letter, marks)
             alteration = ACCIDENTALS[accidental]
             tied = next((n for n in open_ties if n.step == step), None) if alteration is None else None
             if alteration is not None:
                 voice.altered[step] = alteration
-            else:
-                alteration = voice.altered.get(step, voice.sharps.get(letter.upper(), 0))
-            pitch = tied.pitch if tied else 12 * (step // 7 + 1) + _SEMITONES[step % 7] + alteration
-            if not 0 <= pitch <= 127:
-                raise self.error(f"the note {accidental}{letter}{marks} lies outside of the MIDI range")
+            pitch = tied.pitch if tied else self.pitch(voice, step, alteration, f"{accidental}{letter}{marks}")
             before = tied or next((n for n in open_ties if n.pitch == pitch), None)
             if before:
                 before.duration += length
@@ -340,10 +397,29 @@ class _Reader:
                 self.count += 1
                 if self.count > MAX_NOTES:
                     raise self.error(f"more than {MAX_NOTES:,} notes")
-                note = Sounding(voice.time, length, pitch, step)
+                note = _Sounding(voice.time, length, pitch, step)
                 voice.notes.append(note)
                 voice.last.append(note)
         self.advance(voice, length)
+
+    def line_of(self, voice: _Voice) -> list[Fraction | None]:
+        """What w: lines will be aligned to; a new line of music begins it anew."""
+        if voice.block != self.block:
+            voice.block, voice.line, voice.verse = self.block, [], 0
+        return voice.line
+
+    def step(self, voice: _Voice, letter: str, marks: str) -> int:
+        step = _STEPS.index(letter.upper()) + 7 * (5 if letter.islower() else 4)
+        return step + 7 * (marks.count("'") - marks.count(",") + voice.octave)
+
+    def pitch(self, voice: _Voice, step: int, alteration: int | None, written: str) -> int:
+        """The MIDI number of a staff position as the bar and the key alter it."""
+        if alteration is None:
+            alteration = voice.altered.get(step, voice.sharps.get(_STEPS[step % 7], 0))
+        pitch = 12 * (step // 7 + 1) + _SEMITONES[step % 7] + alteration
+        if not 0 <= pitch <= 127:
+            raise self.error(f"the note {written} lies outside of the MIDI range")
+        return pitch
 
     def advance(self, voice: _Voice, length: Fraction) -> None:
         voice.time += length
@@ -370,7 +446,12 @@ class _Reader:
         if voice.bar_end is not None:
             voice.time, voice.bar_end = max(voice.time, voice.bar_end), None
         voice.bar_start, voice.altered = voice.time, {}
-        voice.bars.append(Bar(voice.time, text, ending))
+        self.line_of(voice).append(None)
+        voice.bars.append(voice.time)
+        closes, opens = text.startswith(":"), text.endswith(":")
+        voice.repeats += [(voice.time, mark) for mark, there in ((":|", closes), ("|:", opens)) if there]
+        if ending:
+            voice.repeats.append((voice.time, f"[{ending[0]}"))
 
     def score(self, abc: str, unfold: bool) -> Score:
         """What has been read as a `Score`, with repeats played out if `unfold`; ScoreError without notes."""
@@ -379,19 +460,47 @@ class _Reader:
         voices = [v for v in self.voices.values() if v.notes]
         if not voices:
             raise self.error("a header but no notes")
-        end = max(n.end for v in voices for n in v.notes)
-        order = play_order(voices[0].bars, max(end, voices[0].time)) if unfold else [(Fraction(0), end + 1)]
-        notes = []
+        first = voices[0]
+        notes, graces, lyrics = [], [], []
         for index, voice in enumerate(voices):
-            notes += [Note(float(n.onset), float(n.duration), n.pitch, index) for n in played(voice.notes, order)]
-        return Score(
-            self.title, sorted(notes), self.key, self.metre, self.tempo, self.pickup(voices[0]),
-            [v.name for v in voices], abc, frozenset(self.changes), played_bars(voices[0].bars, order),
-        )  # fmt: skip
+            notes += [Note(float(n.onset), float(n.duration), n.pitch, index) for n in voice.notes]
+            places = Counter[Fraction]()
+            for moment, pitch in voice.graces:
+                graces.append(Grace(float(moment), index, places[moment], pitch))
+                places[moment] += 1
+            lyrics += [Lyric(float(moment), text, index, verse) for moment, text, verse in voice.lyrics]
+        score = Score(
+            title=self.title,
+            notes=sorted(notes),
+            key=self.key,
+            metre=self.metre,
+            tempo=self.tempo,
+            pickup=self.pickup(first),
+            instruments=[v.name for v in voices],
+            abc=abc,
+            bars=tuple(sorted({float(moment) for moment in first.bars if moment > 0})),
+            keys=_new(self.key, self.keys),
+            metres=_new(self.metre, self.metres),
+            tempos=_new(self.tempo, self.tempos),
+            repeats=tuple((float(moment), mark) for moment, mark in first.repeats),
+            chords=tuple(sorted({chord for v in voices for chord in v.chords})),
+            lyrics=tuple(sorted(lyrics)),
+            graces=tuple(sorted(graces)),
+        )
+        return play_out(score) if unfold else score
 
     def pickup(self, voice: _Voice) -> float:
         """Length of the first bar where it is shorter than the metre and not the only one."""
-        first = next((b.time for b in voice.bars if b.time > 0), None)
+        first = next((moment for moment in voice.bars if moment > 0), None)
         if first is None or not self.metre or first >= max(n.end for n in voice.notes):
             return 0.0
         return float(first) if first < Fraction(4 * self.metre[0], self.metre[1]) else 0.0
+
+
+def _new(first: Change | None, later: dict[Fraction, Change]) -> tuple[tuple[float, Change], ...]:
+    """Those changes that change something, in order."""
+    changes: list[tuple[float, Change]] = []
+    for moment, value in sorted(later.items()):
+        if value != (changes[-1][1] if changes else first):
+            changes.append((float(moment), value))
+    return tuple(changes)

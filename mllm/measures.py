@@ -4,13 +4,13 @@ What `abc_writing` and `musicxml_writing` write out. Times are whole numbers of 
 """
 
 from bisect import bisect_right
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from math import gcd
 
 from mllm.score_types import Note, Score
 
-QUARTER = 6720  # ticks: 2^6 * 3 * 5 * 7, so that all times here are whole numbers
+QUARTER = 20160  # ticks: 2^6 * 3^2 * 5 * 7, so that all times here are whole numbers
 _GRID = QUARTER // 24  # where moments off every notated value are moved to
 _NOTATED = {d for d in range(1, 97) if QUARTER % d == 0}  # denominators of notated moments
 
@@ -25,7 +25,7 @@ class Event:
     held: bool = False  # goes on after this bar: a tie
 
 
-def _moment(quarters: float) -> int:
+def moment_of(quarters: float) -> int:
     """Ticks of a moment in quarters; one off every notated value goes to the grid."""
     ticks = round(quarters * QUARTER)
     if QUARTER // gcd(ticks, QUARTER) in _NOTATED and abs(ticks / QUARTER - quarters) < 1e-6:
@@ -33,14 +33,18 @@ def _moment(quarters: float) -> int:
     return round(quarters * QUARTER / _GRID) * _GRID
 
 
+def _span(note: Note) -> tuple[int, int]:
+    """Start and end in ticks; a note too short for the grid lasts one step of it."""
+    start, end = moment_of(note.onset), moment_of(note.onset + note.duration)
+    return start, end if end > start else start + _GRID
+
+
 def layers_of(notes: Iterable[Note], voice: int) -> list[list[Event]]:
     """The notes of a voice as few sequences without overlaps; notes of equal start and length are one chord."""
     spans: dict[tuple[int, int], list[int]] = {}
     for n in notes:
         if n.voice == voice:
-            start = _moment(n.onset)
-            end = max(_moment(n.onset + n.duration), start + _GRID)
-            spans.setdefault((start, end), []).append(n.pitch)
+            spans.setdefault(_span(n), []).append(n.pitch)
     layers: list[list[Event]] = []
     for (start, end), pitches in sorted(spans.items(), key=lambda s: (s[0][0], -max(s[1]))):
         copies = [sorted(pitches)]
@@ -60,8 +64,17 @@ def layers_of(notes: Iterable[Note], voice: int) -> list[list[Event]]:
     return layers
 
 
-def bars_of(layer: list[Event], score: Score) -> list[list[Event]]:
-    """Rests filled in, cut at the bar lines, a list for each bar."""
+def bars_of(
+    layer: list[Event], score: Score, *, until: int = 0, cuts: Collection[int] = frozenset()
+) -> list[list[Event]]:
+    """Rests filled in, cut at the bar lines, a list for each bar.
+
+    Args:
+        layer: one of `layers_of`.
+        score: whose bar lines count.
+        until: also fill up to this tick.
+        cuts: ticks at which an event must start, such as those of chord symbols: what goes on over one is tied.
+    """
     events: list[Event] = []
     now = 0
     for event in layer:
@@ -69,33 +82,52 @@ def bars_of(layer: list[Event], score: Score) -> list[list[Event]]:
             events.append(Event(now, event.start, ()))
         events.append(event)
         now = event.end
+    if until > now:
+        events.append(Event(now, until, ()))
+        now = until
     lines = _bar_lines(score, now)
+    stops = sorted({*lines, *(tick for tick in cuts if 0 < tick < now)})
+    at_line = set(lines)
     bars: list[list[Event]] = [[]]
     nearest = 0
     for event in events:
-        while nearest < len(lines) and lines[nearest] <= event.start:
+        while nearest < len(stops) and stops[nearest] <= event.start:
+            if stops[nearest] in at_line:
+                bars.append([])
             nearest += 1
-            bars.append([])
-        while nearest < len(lines) and lines[nearest] < event.end:
-            bars[-1].append(Event(event.start, lines[nearest], event.pitches, bool(event.pitches)))
-            event = Event(lines[nearest], event.end, event.pitches)
+        while nearest < len(stops) and stops[nearest] < event.end:
+            stop = stops[nearest]
+            bars[-1].append(Event(event.start, stop, event.pitches, bool(event.pitches)))
+            event = Event(stop, event.end, event.pitches)
+            if stop in at_line:
+                bars.append([])
             nearest += 1
-            bars.append([])
         bars[-1].append(event)
     return bars
 
 
+def end_of(score: Score) -> int:
+    """The tick at which the last note, bar line or repeat of a score stands."""
+    return moment_of(max([score.length, *score.bars[-1:], *(moment for moment, _ in score.repeats)]))
+
+
 def _bar_lines(score: Score, end: int) -> list[int]:
-    """Where the bar lines between 0 and `end` stand: as written, and where nothing is written by the metre."""
-    lines = sorted({_moment(b) for b in score.bars} - {0})
-    if score.metre:
-        length, pickup = QUARTER * 4 * score.metre[0] // score.metre[1], _moment(score.pickup)
-        first = lines[-1] + length if lines else pickup if 0 < pickup < length else length
-        lines += range(first, end, max(length, _GRID))
+    """Where the bar lines between 0 and `end` stand: as written, and where nothing is written by the metres."""
+    lines = sorted({moment_of(b) for b in (*score.bars, *(moment for moment, _ in score.repeats))} - {0})
+    now = lines[-1] if lines else 0
+    changes = [moment_of(moment) for moment, _ in score.metres if moment_of(moment) > now]
+    if not lines and score.bar_length and 0 < score.pickup < score.bar_length:
+        now = moment_of(score.pickup)
+        lines.append(now)
+    while now < end:
+        change = next((moment for moment in changes if moment > now), end)
+        metre = score.metre_at(now / QUARTER)
+        now = min(change, now + max(QUARTER * 4 * metre[0] // metre[1], _GRID)) if metre else change
+        lines.append(now)
     return lines[: bisect_right(lines, end - 1)]
 
 
 def sounding(notes: Iterable[Note]) -> list[tuple[float, float, int]]:
     """Onset, end (quarters) and pitch of each note on the grid of `to_abc`, sorted: what two scores share."""
-    heard = {(_moment(n.onset), max(_moment(n.onset + n.duration), _moment(n.onset) + 1), n.pitch) for n in notes}
+    heard = {(*_span(n), n.pitch) for n in notes}
     return [(start / QUARTER, end / QUARTER, pitch) for start, end, pitch in sorted(heard)]

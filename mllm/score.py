@@ -1,8 +1,8 @@
 """One score, whatever it was written in: ABC, MIDI, MusicXML and kern all become a `Score`.
 
 This is the door to the modules that do the work: `score_types` (what a score is), `abc_reading`, `score_notation`
-(MusicXML and kern) and `score_midi`, which read, `measures`, `abc_writing` and `musicxml_writing`, which write, and
-`score_facts`.
+(MusicXML and kern) and `score_midi`, which read, `measures`, `abc_writing` and `musicxml_writing`, which write,
+`quantization`, which moves played notes to notated moments, `transposition` and `score_facts`.
 """
 
 import os
@@ -14,15 +14,17 @@ from mllm.abc_writing import to_abc
 from mllm.errors import ScoreError
 from mllm.measures import sounding
 from mllm.musicxml_writing import to_musicxml
+from mllm.quantization import Moved, quantize
 from mllm.score_facts import Facts, facts
 from mllm.score_midi import read_midi, to_midi
 from mllm.score_notation import read_notation
-from mllm.score_types import DRUMS, Key, Note, Score, instrument_name, program_of, transpose
+from mllm.score_types import DRUMS, Key, Note, Score, instrument_name, program_of
+from mllm.transposition import transpose
 
 __all__ = [
-    "DRUMS", "SUFFIXES", "Facts", "Key", "Note", "Score", "ScoreError", "facts", "instrument_name", "program_of",
-    "read_abc", "read_midi", "read_notation", "read_score", "sounding", "to_abc", "to_midi", "to_musicxml", "transpose",
-    "tune_numbers",
+    "DRUMS", "SUFFIXES", "Facts", "Key", "Moved", "Note", "Score", "ScoreError", "facts", "instrument_name",
+    "program_of", "quantize", "read_abc", "read_midi", "read_notation", "read_score", "sounding", "to_abc", "to_midi",
+    "to_musicxml", "transpose", "tune_numbers",
 ]  # fmt: skip
 
 SUFFIXES = (".abc", ".mid", ".midi", ".musicxml", ".xml", ".mxl", ".krn")

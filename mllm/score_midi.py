@@ -1,17 +1,20 @@
 """Standard MIDI files to `Score` and back, through symusic."""
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import symusic
 
 from mllm.errors import ScoreError
-from mllm.score_types import DRUMS, MAX_NOTES, MAX_QUARTERS, Key, Note, Score, instrument_name, program_of
+from mllm.score_types import DRUMS, MAX_NOTES, MAX_QUARTERS, Key, Lyric, Note, Score, instrument_name, program_of
 
+T = TypeVar("T")
 CHANNELS = 15  # beside the one of the drums
 SLOWEST = 60e6 / (2**24 - 1)  # quarters a minute: MIDI has 24 bits for the microseconds of a quarter
+FASTEST = 2000.0  # quarters a minute; more is no tempo that anybody meant, as in ABC
 POWERS_OF_TWO = {2**n for n in range(8)}
 TICKS_PER_QUARTER = 480  # divisible by 2^5, 3 and 5: all common note values and tuplets fall on a tick
 
@@ -19,8 +22,9 @@ TICKS_PER_QUARTER = 480  # divisible by 2^5, 3 and 5: all common note values and
 def read_midi(data: bytes, name: str = "MIDI") -> Score:
     """Read a standard MIDI file of type 0 or 1.
 
-    A voice is a track's part for one program. Tempo, metre and key are the first ones, where the file has them; a short
-    first metre followed by another one at its end is a pickup bar, as `to_midi` writes it.
+    A voice is a track's part for one program. Tempo, metre and key with their changes and the lyrics are what the file
+    has of them; a short first metre followed by a longer one at its end is a pickup bar, as `to_midi` writes it. Notes
+    are where they were played: `mllm.quantization` moves them to the grid.
 
     Raises:
         ScoreError: corrupt, without notes, or without a musical clock (SMPTE time).
@@ -45,38 +49,84 @@ def read_midi(data: bytes, name: str = "MIDI") -> Score:
         raise ScoreError(f"{name}: a MIDI file without notes")
     if max(n.onset + n.duration for n in notes) > MAX_QUARTERS or min(n.onset for n in notes) < 0:
         raise ScoreError(f"{name}: a MIDI file with times out of all proportion; it is damaged, export it again")
-    metres = sorted(
-        (m.time / quarter, (m.numerator, m.denominator))
-        for m in midi.time_signatures
-        if 0 < m.numerator < 65 and 0 < m.denominator < 129
+    start = min(n.onset for n in notes)
+    metres = _in_force(
+        ((m.time / quarter, (m.numerator, m.denominator)) for m in midi.time_signatures if _is_metre(m)), start
     )
-    metre, pickup, changes = None, 0.0, set()
-    if metres:
-        metre = metres[0][1]
-        if len(metres) > 1 and metres[1][0] == 4 * metre[0] / metre[1] < 4 * metres[1][1][0] / metres[1][1][1]:
-            pickup, metre = metres[1][0], metres[1][1]
-        if {m for _, m in metres} - {metre, metres[0][1]}:
-            changes.add("metre")
-    tempos = sorted((t.time, t.qpm) for t in midi.tempos)
-    if len({q for _, q in tempos}) > 1:
-        changes.add("tempo")
-    keys = sorted((k.time, _key(k.key, k.tonality)) for k in midi.key_signatures if abs(k.key) <= 7)
-    if len({k for _, k in keys}) > 1:
-        changes.add("key")
-    key = Key.from_signature(*keys[0][1]) if keys else None
+    pickup = 0.0
+    if len(metres) > 1:
+        (_, first), (moment, second) = metres[:2]
+        if moment == 4 * first[0] / first[1] < 4 * second[0] / second[1]:
+            pickup, metres = moment, [(0.0, second), *metres[2:]]
+    metre, later_metres = _first_and_later(metres)
+    tempos = ((t.time / quarter, round(t.qpm, 3)) for t in midi.tempos if 0 < t.qpm <= FASTEST)
+    tempo, later_tempos = _first_and_later(_in_force(tempos, start))
+    keys = ((k.time / quarter, _key(k.key, k.tonality)) for k in midi.key_signatures if abs(k.key) <= 7)
+    key, later_keys = _first_and_later(_in_force(keys, start))
     return Score(
         notes=sorted(notes),
         key=key,
         metre=metre,
-        tempo=round(tempos[0][1], 3) if tempos else None,
+        tempo=tempo,
         pickup=pickup,
         instruments=[DRUMS if t.is_drum else instrument_name(t.program) for t in tracks],
-        changes=frozenset(changes),
+        keys=later_keys,
+        metres=later_metres,
+        tempos=later_tempos,
+        lyrics=_lyrics(midi.tracks, quarter),
     )
 
 
-def _key(sharps: int, tonality: int) -> tuple[int, str]:
-    return sharps, "minor" if tonality else "major"
+def _is_metre(signature: Any) -> bool:
+    return bool(0 < signature.numerator < 65 and 0 < signature.denominator < 129)
+
+
+def _key(sharps: int, tonality: int) -> Key:
+    return Key.from_signature(sharps, "minor" if tonality else "major")
+
+
+def _in_force(events: Iterable[tuple[float, T]], start: float) -> list[tuple[float, T]]:
+    """What holds from which quarter on: of several at one moment the last, and nothing that says the same again.
+
+    What the file says first holds from its start on where no note sounds before (`start`).
+    """
+    said = sorted(dict(events).items(), key=lambda event: event[0])
+    if said and said[0][0] <= start:
+        said[0] = (0.0, said[0][1])
+    return [event for i, event in enumerate(said) if i == 0 or event[1] != said[i - 1][1]]
+
+
+def _first_and_later(events: list[tuple[float, T]]) -> tuple[T | None, tuple[tuple[float, T], ...]]:
+    """The value at the start (None if it comes later) and those that change it."""
+    return (events[0][1], tuple(events[1:])) if events and events[0][0] == 0 else (None, tuple(events))
+
+
+def _lyrics(tracks: Iterable[Any], quarter: int) -> tuple[Lyric, ...]:
+    """Syllables with their voice: that of the same track name where the most of them fall on a note.
+
+    symusic gives the words of a track as a track of their own, behind the one of its notes. Several at one moment are
+    verses.
+    """
+    names: list[str] = []  # of the voices
+    onsets: list[set[int]] = []
+    sung: list[tuple[Any, int]] = []  # a track with words, and how many voices come up to it
+    for track in tracks:
+        if len(track.notes):
+            names.append(track.name)
+            onsets.append({n.time for n in track.notes})
+        if len(track.lyrics):
+            sung.append((track, len(names)))
+    found: set[Lyric] = set()
+    for track, before in sung:
+        times = [word.time for word in track.lyrics]
+        same = [v for v, name in enumerate(names) if name == track.name] or range(len(names))
+        voice = max(same, key=lambda v: (sum(t in onsets[v] for t in times), v < before, -abs(before - v)))
+        verses: Counter[int] = Counter()
+        for word in track.lyrics:
+            if text := " ".join(word.text.split()):
+                verses[word.time] += 1
+                found.add(Lyric(word.time / quarter, text, voice, verses[word.time]))
+    return tuple(sorted(found))
 
 
 def to_midi(
@@ -93,26 +143,37 @@ def to_midi(
         score: what to write; a score without tempo is written at 120 quarters a minute.
         path: also write the bytes there.
         programs: General MIDI program of each voice, instead of `score.instruments`.
-        tempo: quarters a minute, instead of the score's own.
+        tempo: quarters a minute from start to end, instead of the score's own.
         velocity: loudness of all notes, 1 to 127.
 
-    A metre that MIDI cannot say (a denominator that is no power of two) is left out. Beyond fifteen voices those of the
-    same program share a track, for MIDI has fifteen channels beside the drums'.
+    Tempo, metre and key are written with their changes. A metre that MIDI cannot say (a denominator that is no power of
+    two) is left out; a church mode or a bare key signature is written as the major key of its signature. Lyrics are
+    written as text, the verses in their order. Chord symbols have no standard place in MIDI, and grace notes no time of
+    their own: both are left out. Repeats are not played out. Beyond fifteen voices those of the same program share a
+    track, for MIDI has fifteen channels beside the drums'.
 
     Raises:
-        ScoreError: a tempo that MIDI cannot say, more than fifteen different programs.
+        ScoreError: a tempo that MIDI cannot say or nobody could mean, more than fifteen different programs.
     """
     out: Any = symusic.Score(TICKS_PER_QUARTER)
-    quarters_a_minute = float(tempo or score.tempo or 120.0)
-    if quarters_a_minute < SLOWEST:
-        raise ScoreError(f"a tempo of {quarters_a_minute:g} quarters a minute: MIDI can say {SLOWEST:g} or more")
-    out.tempos.append(symusic.Tempo(0, qpm=quarters_a_minute))
-    if score.metre and score.metre[0] <= 255 and score.metre[1] in POWERS_OF_TWO:
-        if pickup := _pickup_metre(score.pickup):
-            out.time_signatures.append(symusic.TimeSignature(0, *pickup))
-        out.time_signatures.append(symusic.TimeSignature(_tick(score.pickup) if pickup else 0, *score.metre))
-    if score.key and abs(score.key.signature) <= 7:
-        out.key_signatures.append(symusic.KeySignature(0, score.key.signature, int(score.key.mode == "minor")))
+    tempos = [(0.0, float(tempo or score.tempo or 120.0)), *(score.tempos if tempo is None else ())]
+    for moment, quarters_a_minute in tempos:
+        if not SLOWEST <= quarters_a_minute <= FASTEST:
+            raise ScoreError(
+                f"a tempo of {quarters_a_minute:g} quarters a minute: MIDI is written with {SLOWEST:g} to {FASTEST:g}"
+            )
+        out.tempos.append(symusic.Tempo(_tick(moment), qpm=quarters_a_minute))
+    pickup = _pickup_metre(score.pickup) if score.metre else None
+    if pickup:
+        out.time_signatures.append(symusic.TimeSignature(0, *pickup))
+    metres = [(score.pickup if pickup else 0.0, score.metre), *score.metres]
+    for moment, metre in metres:
+        if metre and metre[0] <= 255 and metre[1] in POWERS_OF_TWO:
+            out.time_signatures.append(symusic.TimeSignature(_tick(moment), *metre))
+    for moment, key in [(0.0, score.key if score.key is not None else score.signature), *score.keys]:
+        sharps, minor = (key.signature, key.mode == "minor") if isinstance(key, Key) else (key, False)
+        if sharps is not None and abs(sharps) <= 7:
+            out.key_signatures.append(symusic.KeySignature(_tick(moment), sharps, int(minor)))
     voices = sorted({n.voice for n in score.notes})
     by_program: dict[int, Any] = {}
     for voice in voices:
@@ -130,6 +191,9 @@ def to_midi(
             if n.voice == voice:
                 start = _tick(n.onset)
                 track.notes.append(symusic.Note(start, max(1, _tick(n.onset + n.duration) - start), n.pitch, velocity))
+        for word in sorted(score.lyrics, key=lambda one: (one.onset, one.verse)):
+            if word.voice == voice:
+                track.lyrics.append(symusic.TextMeta(_tick(word.onset), word.text))
     if len(by_program) > CHANNELS:
         raise ScoreError(f"{len(by_program)} different instruments: MIDI has {CHANNELS} channels beside the drums'")
     data: bytes = out.dumps_midi()

@@ -13,14 +13,16 @@ import subprocess
 import sys
 import zipfile
 import zlib
-from typing import Any
 from xml.etree import ElementTree
 
+from pydantic import TypeAdapter
+
 from mllm.errors import ScoreError
-from mllm.score_types import DRUM_CHANNEL, DRUMS, MAX_NOTES, MAX_QUARTERS, MODES, Key, Note, Score
+from mllm.music21_reading import read_with_music21
+from mllm.score_types import Score
 
 MAX_MEMORY = 4 << 30  # bytes of address space
-MODE_NAMES = {"ionian": "major", "aeolian": "minor"}
+SCORE = TypeAdapter(Score)
 
 
 def read_notation(
@@ -29,8 +31,8 @@ def read_notation(
     """Read MusicXML (`kind` "musicxml", plain or as an .mxl archive) or Humdrum ("kern").
 
     `time_limit` is in seconds of processor time, so that a busy machine does not refuse a good score; where the system
-    has no such limit, and as a last resort, ten times as long of the clock. Grace notes, chord symbols and unpitched
-    notes are left out; repeats are not played out.
+    has no such limit, and as a last resort, ten times as long of the clock. Unpitched notes are left out; repeats are
+    not played out.
 
     Raises:
         ScoreError: malformed, without notes, more than `max_bytes` when unpacked, or too slow to read.
@@ -61,17 +63,7 @@ def read_notation(
         raise ScoreError(f"{name}: cannot be read as {kind} ({last[:200]})") from None
     if "error" in answer:
         raise ScoreError(f"{name}: malformed {kind} ({answer['error'][:200]}); export it again")
-    key, metre = answer.pop("key"), answer.pop("metre")
-    if key:
-        key[1] = MODE_NAMES.get(key[1], key[1])
-    return Score(
-        notes=[Note(*n) for n in answer.pop("notes")],
-        key=Key(*key) if key and key[1] in MODES else None,
-        metre=(metre[0], metre[1]) if metre else None,
-        changes=frozenset(answer.pop("changes")),
-        bars=tuple(answer.pop("bars")),
-        **answer,
-    )
+    return SCORE.validate_python(answer)
 
 
 def _unpacked(data: bytes, name: str, max_bytes: int) -> bytes:
@@ -97,91 +89,6 @@ def _unpacked(data: bytes, name: str, max_bytes: int) -> bytes:
         raise ScoreError(f"{name}: not a readable .mxl archive ({error}); export it again") from error
 
 
-def _read(text: str, kind: str) -> dict[str, Any]:
-    """What `Score` needs, as JSON has it."""
-    from music21 import chord, converter, harmony, key, meter, stream, tempo
-
-    reading = converter.Converter()
-    reading.parseData(text, format="musicxml" if kind == "musicxml" else "humdrum")
-    piece = reading.stream
-    if isinstance(piece, stream.Opus):
-        piece = piece.scores.first()
-    parts = list(piece.parts) or [piece]
-    notes: list[tuple[float, float, int, int]] = []
-    names: list[str] = []
-    for part in parts:
-        found: list[tuple[float, float, int, int]] = []
-        held: dict[int, list[tuple[int, str]]] = {}  # pitch -> what is tied on: places in `found`, and their voices
-        voices = {id(one): str(v.id) for v in part.recurse().getElementsByClass(stream.Voice) for one in v.notes}
-        for element in part.flatten().notes:
-            if isinstance(element, harmony.Harmony) or element.duration.isGrace or not element.quarterLength:
-                continue
-            for one in element.notes if isinstance(element, chord.Chord) else [element]:
-                onset, length = float(element.offset), float(element.quarterLength)
-                kind, voice = one.tie.type if one.tie else "", voices.get(id(element), "")
-                for pitch in getattr(one, "pitches", ()):
-                    number = int(pitch.midi)
-                    at = _tied(found, held.get(number, []), onset, voice) if kind in ("stop", "continue") else None
-                    if at is None:
-                        at = len(found)
-                        found.append((onset, length, number, len(names)))
-                    else:
-                        found[at] = (found[at][0], onset + length - found[at][0], *found[at][2:])
-                    if kind in ("start", "continue"):
-                        held.setdefault(number, []).append((at, voice))
-        if found:
-            notes += found
-            instrument = part.getInstrument(returnDefault=False)
-            drum = instrument is not None and instrument.midiChannel == DRUM_CHANNEL
-            names.append(DRUMS if drum else part.partName or (instrument.partName if instrument else "") or "")
-        if len(notes) > MAX_NOTES:
-            return {"error": f"more than {MAX_NOTES:,} notes"}
-    if not notes:
-        return {"error": "no notes in it"}
-    if max(onset + duration for onset, duration, _, _ in notes) > MAX_QUARTERS:
-        return {"error": "note lengths out of all proportion"}
-    first = parts[0].flatten()
-    keys, metres = list(first[key.KeySignature]), list(first[meter.TimeSignature])
-    tempos = list(piece.flatten()[tempo.MetronomeMark])
-    quarters = [t.getQuarterBPM() for t in tempos if t.getQuarterBPM()]
-    start = [k for k in keys if k.offset == keys[0].offset]  # kern says signature and key one after the other
-    named = next((k for k in start if isinstance(k, key.Key)), None)
-    later = [k for k in keys if k.offset > keys[0].offset]
-    moved = any(k.sharps != start[0].sharps or (isinstance(k, key.Key) and named and k != named) for k in later)
-    changes = ["key"] if moved else []
-    changes += ["metre"] if len({m.ratioString for m in metres}) > 1 else []
-    changes += ["tempo"] if len(set(quarters)) > 1 else []
-    measures = list(parts[0].getElementsByClass(stream.Measure))
-    pickup = 0.0
-    if len(measures) > 1 and metres and measures[1].offset < metres[0].barDuration.quarterLength:
-        pickup = float(measures[1].offset)
-    title = piece.metadata.bestTitle if piece.metadata else ""
-    return {
-        "title": title or "",
-        "notes": sorted(notes),
-        "key": [named.tonic.name.replace("-", "b"), named.mode] if named else None,
-        "metre": [metres[0].numerator, metres[0].denominator] if metres else None,
-        "tempo": round(float(quarters[0]), 3) if quarters else None,
-        "pickup": pickup,
-        "instruments": names,
-        "changes": changes,
-        "signature": start[0].sharps if start and not named else None,
-        "bars": [float(m.offset) for m in measures[1:]],
-    }
-
-
-def _tied(
-    found: list[tuple[float, float, int, int]], held: list[tuple[int, str]], start: float, voice: str
-) -> int | None:
-    """Takes the note out of `held` that ends where the one that is tied to it starts, of the same voice if there is."""
-    fit = [one for one in held if abs(found[one[0]][0] + found[one[0]][1] - start) < 1e-6]
-    if not fit:
-        return None
-    best = next((one for one in fit if one[1] == voice), fit[0])
-    held.remove(best)
-    return best[0]
-
-
 def _child(kind: str, time_limit: float) -> None:
     try:
         import resource
@@ -196,10 +103,11 @@ def _child(kind: str, time_limit: float) -> None:
     try:
         wide = data[:2] in (b"\xff\xfe", b"\xfe\xff")
         text = data.decode("utf-16" if wide else "utf-8-sig", errors="replace")
-        answer = _read(text, kind)
+        out.write(SCORE.dump_json(read_with_music21(text, kind)).decode())
+    except ScoreError as error:
+        json.dump({"error": str(error)}, out)
     except Exception as error:
-        answer = {"error": " ".join(f"{type(error).__name__}: {error}".split())}
-    json.dump(answer, out)
+        json.dump({"error": " ".join(f"{type(error).__name__}: {error}".split())}, out)
 
 
 if __name__ == "__main__":

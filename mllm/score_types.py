@@ -1,9 +1,9 @@
-"""What a score is: `Score`, `Note`, `Key`, and how they transpose.
+"""What a score is: `Score`, `Note`, `Key` and what else stands in one.
 
 Time is in quarter notes from the first sounding or silent moment; pitch is a MIDI number (60 = C4, middle C).
 """
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
 
 from mllm.errors import ScoreError
@@ -13,15 +13,15 @@ MAX_QUARTERS = 100_000.0  # a day of music; what claims to be longer is a damage
 DRUMS = "Drums"  # the instrument name of an unpitched percussion voice
 DRUM_CHANNEL = 9  # of MIDI, counted from zero
 
-_LETTERS = "FCGDAEB"  # the line of fifths; F sharp follows B
+LINE_OF_FIFTHS = "FCGDAEB"  # F# follows B
 MODES = {"lydian": 1, "major": 0, "mixolydian": -1, "dorian": -2, "minor": -3, "phrygian": -4, "locrian": -5}
 _SEMITONE = {"C": 0, "D": 2, "E": 4, "F": 5, "G": 7, "A": 9, "B": 11}
 
 
-def _fifths_to_name(position: int) -> str:
+def fifths_to_name(position: int) -> str:
     """Name of a pitch class by its place on the line of fifths, C = 0, G = 1, F = -1."""
     octave, letter = divmod(position + 1, 7)
-    return _LETTERS[letter] + ("#" * octave if octave > 0 else "b" * -octave)
+    return LINE_OF_FIFTHS[letter] + ("#" * octave if octave > 0 else "b" * -octave)
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Key:
     mode: str = "major"
 
     def __post_init__(self) -> None:
-        if not self.tonic or self.tonic[0] not in _LETTERS or self.tonic[1:] not in ("", "#", "b"):
+        if not self.tonic or self.tonic[0] not in LINE_OF_FIFTHS or self.tonic[1:] not in ("", "#", "b"):
             raise ScoreError(f"key {self.tonic!r}: the tonic is a letter A to G with # or b after it, such as 'F#'")
         if self.mode not in MODES:
             raise ScoreError(f"mode {self.mode!r}: known are {', '.join(MODES)}")
@@ -53,7 +53,7 @@ class Key:
     @property
     def signature(self) -> int:
         """Sharps (positive) or flats (negative) at the clef, that is between -7 and 7 for the keys in use."""
-        position = _LETTERS.index(self.tonic[0]) - 1 + 7 * (self.tonic.count("#") - self.tonic.count("b"))
+        position = LINE_OF_FIFTHS.index(self.tonic[0]) - 1 + 7 * (self.tonic.count("#") - self.tonic.count("b"))
         return position + MODES[self.mode]
 
     @classmethod
@@ -62,16 +62,16 @@ class Key:
         fifths = [p for p in range(-8, 11) if p * 7 % 12 == pitch_class % 12]
         prefer = 1 if mode in ("major", "lydian") else -1
         best = min(fifths, key=lambda p: (abs(p + MODES[mode]), -prefer * p))
-        return cls(_fifths_to_name(best), mode)
+        return cls(fifths_to_name(best), mode)
 
     @classmethod
     def from_signature(cls, sharps: int, mode: str = "major") -> "Key":
         """The key of a mode that has this many sharps (negative: flats) at the clef."""
-        return cls(_fifths_to_name(sharps - MODES[mode]), mode)
+        return cls(fifths_to_name(sharps - MODES[mode]), mode)
 
     def alteration(self, letter: str) -> int:
         """What the key signature does to a letter: 1 for a sharp, -1 for a flat, 0."""
-        place = _LETTERS.index(letter)
+        place = LINE_OF_FIFTHS.index(letter)
         return (self.signature + 6 - place) // 7
 
     def transpose(self, semitones: int) -> "Key":
@@ -82,7 +82,7 @@ class Key:
     def _spelling(self) -> dict[int, str]:
         # Seven notes of the scale plus three flats and two or three sharps beyond it: in C that is
         # Eb Bb F C G D A E B F# C# G#, as most composers write chromatic notes.
-        return {p * 7 % 12: _fifths_to_name(p) for p in range(self.signature - 3, self.signature + 9)}
+        return {p * 7 % 12: fifths_to_name(p) for p in range(self.signature - 3, self.signature + 9)}
 
     def spell(self, pitch: int) -> str:
         """The name of a MIDI pitch in this key with its octave: 60 is "C4", 61 in D major "C#4", in F minor "Db4"."""
@@ -93,12 +93,40 @@ class Key:
 
 @dataclass(frozen=True, order=True)
 class Note:
-    """A sounding note. Tied notes are one note; grace notes are left out."""
+    """A sounding note. Tied notes are one note."""
 
     onset: float  # quarters from the start
     duration: float  # quarters
     pitch: int  # MIDI number, 60 = middle C
     voice: int = 0  # index into Score.instruments
+
+
+@dataclass(frozen=True, order=True)
+class Grace:
+    """A grace note: written small before the note that sounds at `onset`, and without time of its own."""
+
+    onset: float  # quarters, of the note that it leads to
+    voice: int
+    place: int  # 0 for the first of several before one note
+    pitch: int
+
+
+@dataclass(frozen=True, order=True)
+class ChordSymbol:
+    """A chord named above the notes, as written: "Am7", "D/F#"."""
+
+    onset: float  # quarters
+    text: str
+
+
+@dataclass(frozen=True, order=True)
+class Lyric:
+    """A syllable under a note."""
+
+    onset: float  # quarters
+    text: str  # "Hap-" where the word goes on
+    voice: int = 0
+    verse: int = 1
 
 
 @dataclass
@@ -113,9 +141,16 @@ class Score:
     pickup: float = 0.0  # quarters before the first full bar
     instruments: list[str] = field(default_factory=list)  # one name a voice, General MIDI names where known
     abc: str | None = None  # the ABC text this was read from; None when it came from elsewhere or was changed
-    changes: frozenset[str] = frozenset()  # which of "key", "metre", "tempo" change after the start
     bars: tuple[float, ...] = ()  # where the source's bar lines stand, in quarters; empty: by the metre
     signature: int | None = None  # sharps (negative: flats) at the clef where the source gives those but no mode
+    # what comes after the start, each with its moment in quarters
+    keys: tuple[tuple[float, Key | int], ...] = ()  # a new key; sharps at the clef where the source gives no mode
+    metres: tuple[tuple[float, tuple[int, int] | None], ...] = ()  # None: free from here on
+    tempos: tuple[tuple[float, float], ...] = ()
+    repeats: tuple[tuple[float, str], ...] = ()  # "|:" ":|" and endings "[1" "[2", in order; none once played out
+    chords: tuple[ChordSymbol, ...] = ()
+    lyrics: tuple[Lyric, ...] = ()
+    graces: tuple[Grace, ...] = ()
 
     @property
     def length(self) -> float:
@@ -127,22 +162,20 @@ class Score:
         """Quarters in a bar of the first metre, or None without a metre."""
         return self.metre[0] * 4 / self.metre[1] if self.metre else None
 
+    @property
+    def changes(self) -> frozenset[str]:
+        """Which of "key", "metre", "tempo" change after the start."""
+        kinds = {"key": self.keys, "metre": self.metres, "tempo": self.tempos}
+        return frozenset(name for name, later in kinds.items() if later)
 
-def transpose(score: Score, semitones: int) -> Score:
-    """The same piece `semitones` higher (negative: lower); drums stay. Up and down again gives the same notes and key.
+    def metre_at(self, moment: float) -> tuple[int, int] | None:
+        """The metre in force at a moment in quarters."""
+        return next((m for start, m in reversed(self.metres) if start <= moment + 1e-9), self.metre)
 
-    Raises ScoreError when a note would leave the MIDI range 0 to 127.
-    """
-    drums = {i for i, name in enumerate(score.instruments) if name == DRUMS}
-    notes = [n if n.voice in drums else replace(n, pitch=n.pitch + semitones) for n in score.notes]
-    if any(not 0 <= n.pitch <= 127 for n in notes):
-        raise ScoreError(f"{score.title or 'score'}: {semitones:+d} semitones leaves the MIDI range; move it less")
-    key = score.key.transpose(semitones) if score.key else None
-    clef = score.signature
-    if clef is not None:
-        clef = Key.from_signature(clef).transpose(semitones).signature
-    abc = score.abc if semitones == 0 else None
-    return replace(score, notes=sorted(notes), key=key, signature=clef, abc=abc)
+    def key_at(self, moment: float) -> Key | int | None:
+        """The key in force at a moment in quarters; sharps at the clef where the source gives no mode."""
+        first = self.key if self.key is not None else self.signature
+        return next((k for start, k in reversed(self.keys) if start <= moment + 1e-9), first)
 
 
 def instrument_name(program: int) -> str:

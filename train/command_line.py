@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import atexit
+import os
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any
+
+from torch import distributed
 
 from mllm.errors import MllmError
 from mllm.train.config import TrainConfig, load_config
@@ -30,3 +34,18 @@ def run(
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)
         sys.exit(130)
+    _leave_processes_together()
+
+
+def _leave_processes_together() -> None:
+    """End one process of several once its work is done, without Python's taking itself down.
+
+    A thread of Gloo lets go of its last piece of work when it gets to it, and needs the interpreter for that; once the
+    interpreter is going, that aborts the process (torch 2.13, one launch of eight on two cores), and the launcher takes
+    the whole run for failed. DDP keeps hold of the process group, so `destroy_process_group` does not end that thread.
+    """
+    if distributed.is_available() and distributed.is_initialized() and distributed.get_world_size() > 1:
+        atexit._run_exitfuncs()  # what trackers leave for the end
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(0)

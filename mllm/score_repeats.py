@@ -1,0 +1,97 @@
+"""Repeats and endings of a score, played out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+from typing import TypeVar
+
+from mllm.score_types import ChordSymbol, Grace, Lyric, Note, Score
+
+_NEAR = 1e-6  # quarters: what lies closer is the same moment
+Timed = TypeVar("Timed", Note, ChordSymbol, Lyric, Grace)
+Change = TypeVar("Change")
+Stretch = tuple[float, float]  # from, to: written quarters
+
+
+def unfold(score: Score) -> Score:
+    """The score as it sounds: what stands between repeat marks comes twice, each ending once.
+
+    A repeat goes back to the last "|:", or to the end of the last repeat, or to the start. Jumps in words (D.C. al
+    Fine) are not followed. Keys, metres and tempos that a repeat takes back are stated again.
+
+    """
+    if not score.repeats:
+        return score
+    order = play_order(score.repeats, max(score.length, score.bars[-1] if score.bars else 0.0))
+    return replace(
+        score,
+        notes=sorted(_played(score.notes, order)),
+        bars=tuple(
+            sorted({now + bar - a for now, a, b in _placed(order) for bar in score.bars if a < bar < b + _NEAR})
+        ),
+        keys=_restated(score.key if score.key is not None else score.signature, score.keys, order),
+        metres=_restated(score.metre, score.metres, order),
+        tempos=_restated(score.tempo, score.tempos, order),
+        repeats=(),
+        chords=tuple(_played(score.chords, order)),
+        lyrics=tuple(_played(score.lyrics, order)),
+        graces=tuple(_played(score.graces, order)),
+    )
+
+
+def play_order(repeats: Iterable[tuple[float, str]], end: float) -> list[Stretch]:
+    """Stretches of written time in the order of their playing; no moment is in more than two of them."""
+    order: list[Stretch] = []
+    start, first_ending = 0.0, None
+    for moment, mark in [*repeats, (end, "")]:
+        if mark == ":|" and moment > start:
+            order += [(start, moment), (start, moment if first_ending is None else first_ending)]
+            start, first_ending = moment, None
+        elif mark == "|:" and moment > start:
+            order.append((start, moment))
+            start, first_ending = moment, None
+        elif mark == "[1":
+            first_ending = moment
+    if end > start:
+        order.append((start, end))
+    return [(a, b) for a, b in order if b > a]
+
+
+def _placed(order: list[Stretch]) -> list[tuple[float, float, float]]:
+    """When each stretch begins to sound, and its written start and end."""
+    placed, now = [], 0.0
+    for start, end in order:
+        placed.append((now, start, end))
+        now += end - start
+    return placed
+
+
+def _bars(bars: tuple[float, ...], order: list[Stretch]) -> tuple[float, ...]:
+    return tuple(sorted({now + bar - a for now, a, b in _placed(order) for bar in bars if a < bar < b + _NEAR}))
+
+
+def _played(marks: Iterable[Timed], order: list[Stretch]) -> list[Timed]:
+    marks = list(marks)
+    return [
+        replace(mark, onset=now + mark.onset - start)
+        for now, start, end in _placed(order)
+        for mark in marks
+        if start - _NEAR <= mark.onset < end - _NEAR
+    ]
+
+
+def _restated(
+    first: Change | None, changes: tuple[tuple[float, Change], ...], order: list[Stretch]
+) -> tuple[tuple[float, Change], ...]:
+    """The changes as they sound; where a repeat goes back behind one, what was in force there comes again."""
+    played: list[tuple[float, Change]] = []
+    in_force = first
+    for now, start, end in _placed(order):
+        back = next((value for moment, value in reversed(changes) if moment <= start + _NEAR), first)
+        inside = [(moment, value) for moment, value in changes if start + _NEAR < moment < end - _NEAR]
+        for moment, value in [(start, back), *inside]:
+            if value is not None and value != in_force:
+                played.append((now + moment - start, value))
+                in_force = value
+    return tuple(played)
