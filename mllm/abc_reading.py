@@ -58,6 +58,7 @@ _TOKEN = re.compile(
         ]
     )
 )
+_ENDING_OF_LINE = re.compile(r"\s*([1-9])(?=\s*[A-Ga-gxz^_=(\[{\"~.])")  # its bar line ends the line before
 _IN_CHORD = re.compile(_NOTE.format("n") + r"(?P<tie>-?)")
 
 
@@ -310,6 +311,9 @@ class _Reader:
 
     def music(self, line: str) -> None:
         at = 0
+        if ending := _ENDING_OF_LINE.match(line):
+            self.ending(self.voice(), ending[1])
+            at = ending.end()
         while at < len(line):
             token = _TOKEN.match(line, at)
             if token is None or token.end() == at:
@@ -342,13 +346,14 @@ class _Reader:
         elif get["p"]:
             self.tuplet(voice, get)
         elif get["volta"]:
-            voice.repeats.append((voice.time, f"[{get['volta'][0]}"))
+            self.ending(voice, get["volta"])
         elif get["words"]:
             text = get["words"].strip('"').strip()
             if is_chord_symbol(text):
                 voice.chords.append(ChordSymbol(float(voice.time), text))
         elif get["grace"]:
             for grace in _IN_CHORD.finditer(get["grace"]):
+                self.counted()
                 step = self.step(voice, grace["nstep"], grace["noctave"])
                 voice.before.append(self.pitch(voice, step, ACCIDENTALS[grace["nacc"]], grace[0]))
         elif get["bars_rest"]:
@@ -364,6 +369,8 @@ class _Reader:
         notes = list(_IN_CHORD.finditer(STRING.sub("", inside)))
         if not notes:
             return
+        if len(notes) > 128:
+            raise self.error("a chord of more than 128 notes")
         first = self.length(notes[0]["nnum"], notes[0]["nslash"], notes[0]["nden"])
         self.sound(voice, [(n["nacc"], n["nstep"], n["noctave"]) for n in notes], first * length)
         voice.tied += [s for s, n in zip(voice.last, notes, strict=True) if n["tie"]]
@@ -394,13 +401,16 @@ class _Reader:
                 open_ties.remove(before)
                 voice.last.append(before)
             else:
-                self.count += 1
-                if self.count > MAX_NOTES:
-                    raise self.error(f"more than {MAX_NOTES:,} notes")
+                self.counted()
                 note = _Sounding(voice.time, length, pitch, step)
                 voice.notes.append(note)
                 voice.last.append(note)
         self.advance(voice, length)
+
+    def counted(self) -> None:
+        self.count += 1
+        if self.count > MAX_NOTES:
+            raise self.error(f"more than {MAX_NOTES:,} notes")
 
     def line_of(self, voice: _Voice) -> list[Fraction | None]:
         """What w: lines will be aligned to; a new line of music begins it anew."""
@@ -451,7 +461,11 @@ class _Reader:
         closes, opens = text.startswith(":"), text.endswith(":")
         voice.repeats += [(voice.time, mark) for mark, there in ((":|", closes), ("|:", opens)) if there]
         if ending:
-            voice.repeats.append((voice.time, f"[{ending[0]}"))
+            self.ending(voice, ending)
+
+    def ending(self, voice: _Voice, numbers: str) -> None:
+        if numbers[0].isdigit():
+            voice.repeats.append((voice.time, f"[{numbers[0]}"))
 
     def score(self, abc: str, unfold: bool) -> Score:
         """What has been read as a `Score`, with repeats played out if `unfold`; ScoreError without notes."""
@@ -482,7 +496,7 @@ class _Reader:
             keys=_new(self.key, self.keys),
             metres=_new(self.metre, self.metres),
             tempos=_new(self.tempo, self.tempos),
-            repeats=tuple((float(moment), mark) for moment, mark in first.repeats),
+            repeats=tuple(dict.fromkeys((float(moment), mark) for moment, mark in first.repeats)),
             chords=tuple(sorted({chord for v in voices for chord in v.chords})),
             lyrics=tuple(sorted(lyrics)),
             graces=tuple(sorted(graces)),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from typing import Any
 
 from mllm.score_types import LINE_OF_FIFTHS, fifths_to_name
 
@@ -16,7 +17,12 @@ _SYMBOL = re.compile(
 
 def is_chord_symbol(text: str) -> bool:
     """Whether a text above the notes names a chord, rather than saying "Fine" or "D.C. al Coda"."""
-    return len(text) <= 24 and _SYMBOL.fullmatch(text.strip()) is not None
+    return _match(text) is not None
+
+
+def _match(text: str) -> re.Match[str] | None:
+    # the pattern has several ways to read "maj": the length bounds how many it tries
+    return _SYMBOL.fullmatch(text.strip()) if len(text) <= 24 else None
 
 
 def fifths_of(name: str) -> int:
@@ -29,7 +35,7 @@ def move_chord_symbol(text: str, fifths: int) -> str:
 
     What is no chord symbol stays as it is.
     """
-    found = _SYMBOL.fullmatch(text.strip())
+    found = _match(text)
     if found is None:
         return text
     root = fifths_to_name(fifths_of(found["root"]) + fifths)
@@ -37,15 +43,43 @@ def move_chord_symbol(text: str, fifths: int) -> str:
     return f"{found['open']}{root}{found['kind']}{bass}{found['close']}"
 
 
-def to_music21(text: str) -> str:
-    """The symbol as `music21.harmony.ChordSymbol` spells it: a flat is "-", so a minus for minor becomes "m"."""
-    found = _SYMBOL.fullmatch(text.strip())
+def parts_of(text: str) -> tuple[str, str, str]:
+    """Root, kind and bass of a symbol: ("A", "m7", "G") of "Am7/G", "" where it has no bass.
+
+    Raises ValueError for what is no chord symbol.
+    """
+    found = _match(text)
     if found is None:
-        return text
-    kind = re.sub(r"^(?:-|mi(?!n))", "m", found["kind"])
-    return found["root"].replace("b", "-") + kind.strip("() ") + (found["bass"] or "").replace("b", "-")
+        raise ValueError(f"{text!r} is no chord symbol")
+    return found["root"], found["kind"].strip("() "), (found["bass"] or "/")[1:]
 
 
-def from_music21(figure: str) -> str:
-    """The inverse of `to_music21` for root and bass."""
-    return re.sub(r"(?:^|(?<=/))([A-G])(-{1,2})", lambda m: m[1] + "b" * len(m[2]), figure)
+def to_music21(text: str) -> Any:
+    """The symbol as a `music21.harmony.ChordSymbol` that is written as a symbol and keeps its wording.
+
+    music21 spells a flat "-", so a minus for minor becomes "m"; of a kind that it does not know, root and bass stand.
+    """
+    from music21 import harmony
+    from music21.exceptions21 import Music21Exception
+
+    root, kind, bass = parts_of(text)
+    root, bass = root.replace("b", "-"), bass.replace("b", "-")
+    known = re.sub(r"^(?:-|mi(?!n))", "m", kind)
+    try:
+        symbol = harmony.ChordSymbol(f"{root}{known}/{bass}" if bass else root + known)
+    except (ValueError, KeyError, Music21Exception):
+        symbol = harmony.ChordSymbol(root=root, bass=bass or None, kind="major")
+        symbol.chordKind = "other"
+    symbol.chordKindStr = kind
+    symbol.writeAsChord = False
+    return symbol
+
+
+def from_music21(symbol: Any) -> str:
+    """The text of a `music21.harmony.ChordSymbol`: as written where that says all of it, else as music21 names it."""
+    root, bass = symbol.root(), symbol.bass()
+    added = [str(step.degree) for step in symbol.chordStepModifications]
+    if symbol.chordKindStr and root is not None and all(degree in symbol.chordKindStr for degree in added):
+        over, under = root.name.replace("-", "b"), bass.name.replace("-", "b") if bass is not None else ""
+        return f"{over}{symbol.chordKindStr}{'/' + under if under not in ('', over) else ''}"
+    return re.sub(r"(?:^|(?<=/))([A-G])(-{1,2})", lambda m: m[1] + "b" * len(m[2]), symbol.figure or "")

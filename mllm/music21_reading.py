@@ -97,7 +97,7 @@ def _sounds_of(part: Any, voice: int) -> tuple[list[Note], list[Grace], list[Lyr
     for element in part.flatten().notes:
         onset, length = float(element.offset), float(element.quarterLength)
         if isinstance(element, harmony.Harmony):
-            text = from_music21(element.figure or "") if isinstance(element, harmony.ChordSymbol) else ""
+            text = from_music21(element) if isinstance(element, harmony.ChordSymbol) else ""
             if is_chord_symbol(text):
                 symbols.add(ChordSymbol(onset, text))
             continue

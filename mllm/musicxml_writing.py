@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from mllm.measures import QUARTER, Event, bars_of, layers_of
-from mllm.score_types import DRUM_CHANNEL, DRUMS, Key, Score, program_of
+from mllm.chord_symbols import is_chord_symbol, to_music21
+from mllm.measures import QUARTER, Event, bars_of, end_of, layers_of, moment_of
+from mllm.score_types import DRUM_CHANNEL, DRUMS, Grace, Key, Lyric, Score, program_of
 
+Mark = TypeVar("Mark", Grace, Lyric)
+_GRACE = QUARTER // 2  # an eighth, as it is written small
 _LONGEST = 4  # quarters of a bar where the score has neither metre nor bar lines
 
 
 def to_musicxml(score: Score, path: str | Path | None = None) -> bytes:
     """MusicXML of a score: a part for each voice, where its notes overlap with several voices in it.
 
-    Notes, key, metre, tempo, pickup, bar lines, title and instruments are kept. Moments that no note value reaches (a
-    played MIDI file) go to the nearest 24th of a quarter, as in `to_abc`.
+    All that `Score` holds is kept. Moments that no note value reaches (a played MIDI file) go to the nearest 24th of
+    a quarter, as in `to_abc`.
 
     Args:
         score: what to write.
@@ -41,9 +45,11 @@ def to_musicxml(score: Score, path: str | Path | None = None) -> bytes:
             sound.instrumentId = f"{part.id}-I1"
             sound.midiProgram, sound.midiChannel = (0, DRUM_CHANNEL) if name == DRUMS else (program_of(name), None)
             part.insert(0, sound)
-        layers = [bars_of(layer, score) for layer in layers_of(score.notes, voice)]
-        for measure in _measures(layers, score, first=not piece.parts):
+        measures = _measures(score, voice, first=not piece.parts)
+        for measure in measures:
             part.append(measure)
+        for bracket in _endings(score, measures):
+            part.insert(0, bracket)
         piece.insert(0, part)
         part.makeAccidentals(inPlace=True)
     exporter = GeneralObjectExporter(piece)
@@ -58,31 +64,37 @@ def to_musicxml(score: Score, path: str | Path | None = None) -> bytes:
     return data
 
 
-def _measures(layers: list[list[list[Event]]], score: Score, first: bool) -> list[Any]:
-    from music21 import key, meter, stream, tempo
+def _measures(score: Score, voice: int, first: bool) -> list[Any]:
+    from music21 import stream
 
-    spelled = score.key or Key.from_signature(score.signature or 0)
+    layers = layers_of(score.notes, voice)
+    starts = [{event.start for event in layer} for layer in layers]
+    graces, lyrics = _by_layer(score.graces, voice, starts), _by_layer(score.lyrics, voice, starts)
+    barred = [bars_of(layer, score, until=0 if n else end_of(score)) for n, layer in enumerate(layers)]
     ties: list[bool] = [False] * len(layers)  # whether what stands before the bar line is tied over it
-    measures = []
-    for number in range(max(map(len, layers))):
+    measures, marks = [], _marks(score, first)
+    for number in range(max(map(len, barred))):
         measure = stream.Measure(number=number if score.pickup else number + 1)
-        if not number:
-            if score.key:
-                measure.insert(0, key.Key(score.key.tonic.replace("b", "-"), score.key.mode))
-            elif score.signature is not None:
-                measure.insert(0, key.KeySignature(score.signature))
-            if score.metre:
-                measure.insert(0, meter.TimeSignature(f"{score.metre[0]}/{score.metre[1]}"))
-            if score.tempo and first:
-                measure.insert(0, tempo.MetronomeMark(number=score.tempo, referent=1.0))
-        begin = min(bars[number][0].start for bars in layers if number < len(bars))
-        for index, bars in enumerate(layers):
+        inside_bar = [bars[number] for bars in barred if number < len(bars)]
+        begin, end = inside_bar[0][0].start, inside_bar[0][-1].end
+        last = number == len(barred[0]) - 1
+        for tick, mark in marks:
+            if begin <= tick < end or (last and tick >= end):
+                measure.insert(Fraction(tick - begin, QUARTER), mark)
+        _put_repeats(score, measure, begin, end)
+        for index, bars in enumerate(barred):
             if number >= len(bars):
                 continue
             inside = measure if len(layers) == 1 else stream.Voice(id=str(index + 1))
             for event in bars[number]:
+                at = Fraction(event.start - begin, QUARTER)
+                spelled = _spelling(score, event.start)
+                for grace in graces[index].get(event.start, ()):
+                    inside.insert(at, _written(Event(0, _GRACE, (grace.pitch,)), spelled, False).getGrace())
                 one = _written(event, spelled, ties[index])
-                inside.insert(Fraction(event.start - begin, QUARTER), one)
+                for lyric in lyrics[index].get(event.start, ()) if event.pitches else ():
+                    one.lyrics.append(_lyric(lyric))
+                inside.insert(at, one)
                 ties[index] = event.held
             if inside is not measure:
                 measure.insert(0, inside)
@@ -92,12 +104,89 @@ def _measures(layers: list[list[list[Event]]], score: Score, first: bool) -> lis
     return measures
 
 
+def _marks(score: Score, first: bool) -> list[tuple[int, Any]]:
+    """What is written above or before the notes, with its tick: key, metre; in the first part also tempo and chords."""
+    from music21 import key, meter, tempo
+
+    def signature(one: Key | int) -> Any:
+        if isinstance(one, Key):
+            return key.Key(one.tonic.replace("b", "-"), one.mode)
+        return key.KeySignature(one)
+
+    start = score.key if score.key is not None else score.signature
+    keys = [*([(0.0, start)] if start is not None else []), *score.keys]
+    marks: list[tuple[float, Any]] = [(moment, signature(one)) for moment, one in keys]
+    marks += [
+        (moment, meter.TimeSignature(f"{metre[0]}/{metre[1]}"))
+        for moment, metre in [(0.0, score.metre), *score.metres]
+        if metre
+    ]
+    if first:
+        tempos = [(0.0, score.tempo), *score.tempos]
+        marks += [(moment, tempo.MetronomeMark(number=one, referent=1.0)) for moment, one in tempos if one]
+        marks += [(chord.onset, to_music21(chord.text)) for chord in score.chords if is_chord_symbol(chord.text)]
+    return [(moment_of(moment), mark) for moment, mark in marks]
+
+
+def _by_layer(marks: Sequence[Mark], voice: int, starts: list[set[int]]) -> list[dict[int, list[Mark]]]:
+    """The marks of a voice by tick, each with the first layer in which a note starts there."""
+    found: list[dict[int, list[Mark]]] = [{} for _ in starts]
+    for mark in marks:
+        tick = moment_of(mark.onset)
+        if mark.voice == voice:
+            layer = next((layer for layer, ticks in zip(found, starts, strict=True) if tick in ticks), None)
+            if layer is not None:
+                layer.setdefault(tick, []).append(mark)
+    return found
+
+
+def _put_repeats(score: Score, measure: Any, begin: int, end: int) -> None:
+    from music21 import bar
+
+    for moment, mark in score.repeats:
+        if mark == "|:" and moment_of(moment) == begin:
+            measure.leftBarline = bar.Repeat(direction="start")
+        elif mark == ":|" and moment_of(moment) == end:
+            measure.rightBarline = bar.Repeat(direction="end")
+
+
+def _endings(score: Score, measures: list[Any]) -> list[Any]:
+    """First and second endings: from where each starts to the next repeat mark, or over one bar."""
+    from music21 import spanner
+
+    starts = {moment_of(float(measure.offset)): index for index, measure in enumerate(measures)}
+    brackets = []
+    for moment, mark in score.repeats:
+        begin = starts.get(moment_of(moment))
+        if mark[0] != "[" or begin is None or not mark[1:].isdigit():
+            continue
+        later = [starts.get(moment_of(m), len(measures)) for m, other in score.repeats if m > moment and other != "|:"]
+        end = min(later, default=begin + 1)
+        brackets.append(spanner.RepeatBracket(measures[begin:end], number=int(mark[1:])))
+    return brackets
+
+
+def _spelling(score: Score, tick: int) -> Key:
+    key = score.key_at(tick / QUARTER)
+    return key if isinstance(key, Key) else Key.from_signature(key or 0)
+
+
+def _lyric(lyric: Lyric) -> Any:
+    from music21 import note
+
+    goes_on = lyric.text.endswith("-")
+    return note.Lyric(
+        lyric.text.removesuffix("-"), number=lyric.verse, applyRaw=True, syllabic="begin" if goes_on else "single"
+    )
+
+
 def _written(event: Event, spelled: Key, tied: bool) -> Any:
     from music21 import chord, note, pitch, tie
 
     length = Fraction(event.end - event.start, QUARTER)
     if not event.pitches:
-        return note.Rest(quarterLength=length)
+        # a rest that is said to fill its bar is neither split by music21 nor read with its own length
+        return note.Rest(quarterLength=length, fullMeasure=False)
     pitches = []
     for number in event.pitches:
         name = spelled.spell(number)

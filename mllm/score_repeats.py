@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterable
 from dataclasses import replace
 from typing import TypeVar
@@ -68,16 +69,20 @@ def _placed(order: list[Stretch]) -> list[tuple[float, float, float]]:
 
 
 def _bars(bars: tuple[float, ...], order: list[Stretch]) -> tuple[float, ...]:
-    return tuple(sorted({now + bar - a for now, a, b in _placed(order) for bar in bars if a < bar < b + _NEAR}))
+    played = set()
+    for now, start, end in _placed(order):
+        inside = bars[bisect_right(bars, start) : bisect_right(bars, end + _NEAR)]
+        played |= {now + bar - start for bar in inside}
+    return tuple(sorted(played))
 
 
 def _played(marks: Iterable[Timed], order: list[Stretch]) -> list[Timed]:
-    marks = list(marks)
+    marks = sorted(marks, key=lambda mark: mark.onset)
+    onsets = [mark.onset for mark in marks]
     return [
         replace(mark, onset=now + mark.onset - start)
         for now, start, end in _placed(order)
-        for mark in marks
-        if start - _NEAR <= mark.onset < end - _NEAR
+        for mark in marks[bisect_left(onsets, start - _NEAR) : bisect_left(onsets, end - _NEAR)]
     ]
 
 
@@ -87,10 +92,11 @@ def _restated(
     """The changes as they sound; where a repeat goes back behind one, what was in force there comes again."""
     played: list[tuple[float, Change]] = []
     in_force = first
+    moments = [moment for moment, _ in changes]
     for now, start, end in _placed(order):
-        back = next((value for moment, value in reversed(changes) if moment <= start + _NEAR), first)
-        inside = [(moment, value) for moment, value in changes if start + _NEAR < moment < end - _NEAR]
-        for moment, value in [(start, back), *inside]:
+        known = bisect_right(moments, start + _NEAR)
+        back = changes[known - 1][1] if known else first
+        for moment, value in [(start, back), *changes[known : bisect_left(moments, end - _NEAR)]]:
             if value is not None and value != in_force:
                 played.append((now + moment - start, value))
                 in_force = value

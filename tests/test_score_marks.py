@@ -1,0 +1,157 @@
+"""What stands beside the notes of a score: chord symbols, words, grace notes, repeats, changes on the way."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import Phase, given, settings
+from hypothesis import strategies as st
+
+from mllm.chord_symbols import is_chord_symbol, move_chord_symbol
+from mllm.music21_reading import read_with_music21
+from mllm.score import Key, Note, Score, read_abc, read_score, sounding, to_abc, to_musicxml, transpose
+from mllm.score_repeats import unfold
+from mllm.score_types import ChordSymbol, Grace, Lyric
+
+MARKS = ("keys", "metres", "tempos", "repeats", "chords", "lyrics", "graces")
+SONG = """X:1
+T:A Song
+M:4/4
+L:1/4
+Q:1/4=90
+K:G
+|:"G"G {ab}B "D7/F#"d>c|"C"e2 {^c}"Am7"d2|1 "G"G4:|2 [Q:1/4=60]G4|
+w:Hap-py are we~two,|on this|day.|end.
+w:Sad are they all|_ now,|night.|all.
+[M:3/4][K:Em]"Em"EFG|(3ABc d "B7"B|E3|]
+"""
+WHOLE = ("C", "D7/F#", "Bbmaj7", "F#m", "Am7", "Gsus4", "Edim", "Gmmaj7", "Em7b5", "C7b9", "Bb-7")
+
+
+@st.composite
+def songs(draw: st.DrawFn) -> Score:
+    """Bars of quarters in one or two voices, with everything that a score may hold beside its notes."""
+    bars = draw(st.integers(2, 5))
+    lengths = [draw(st.sampled_from([3, 4])) for _ in range(bars)]
+    lines = [sum(lengths[:i]) for i in range(bars + 1)]
+    voices = draw(st.integers(1, 2))
+    pitch = st.integers(55, 80)
+    notes = [Note(float(t), 1.0, draw(pitch), v) for v in range(voices) for t in range(lines[-1])]
+    moments = st.integers(0, lines[-1] - 1).map(float)
+    later = st.sampled_from(lines[1:-1])
+    key = draw(st.sampled_from([Key("C"), Key("F#", "minor"), Key("Eb"), Key("D", "dorian")]))
+    new = Key("A") if draw(st.booleans()) else Key("Bb", "minor")
+    changes = [(float(line), (size, 4)) for line, size, last in zip(lines[1:], lengths[1:], lengths, strict=False)
+               if size != last]  # fmt: skip
+    words = st.sampled_from(["la", "Hap-", "day", "o-", "it's"])
+    first, last = sorted(draw(st.lists(st.sampled_from(lines), min_size=2, max_size=2, unique=True)))
+    marks = [(float(first), "|:"), (float(last), ":|")] if draw(st.booleans()) else []
+    graces = {(draw(moments), draw(st.integers(0, voices - 1))) for _ in range(draw(st.integers(0, 3)))}
+    lyrics = {(draw(moments), draw(st.integers(0, voices - 1)), 1): draw(words) for _ in range(4)}
+    return Score(
+        "Song", sorted(notes), key, (lengths[0], 4), 100.0, instruments=["Flute", "Cello"][:voices],
+        bars=tuple(map(float, lines[1:])), keys=((float(draw(later)), new),), metres=tuple(changes),
+        tempos=((float(draw(later)), 60.0),), repeats=tuple(marks),
+        chords=tuple(sorted({ChordSymbol(draw(moments), draw(st.sampled_from(WHOLE))) for _ in range(2)})),
+        lyrics=tuple(sorted(Lyric(t, text, v, verse) for (t, v, verse), text in lyrics.items())),
+        graces=tuple(sorted(Grace(t, v, place, draw(pitch)) for t, v in graces for place in range(2))),
+    )  # fmt: skip
+
+
+def one_chord_a_moment(score: Score) -> bool:
+    return len({chord.onset for chord in score.chords}) == len(score.chords)
+
+
+@settings(max_examples=60, deadline=None)
+@given(songs().filter(one_chord_a_moment))
+def test_abc_keeps_all_of_it(score: Score) -> None:
+    again = read_abc(to_abc(score))
+    assert sounding(again.notes) == sounding(score.notes)
+    for name in MARKS:
+        assert getattr(again, name) == getattr(score, name), name
+
+
+@settings(max_examples=30, deadline=None, phases=(Phase.explicit, Phase.generate))  # music21 is slow to shrink
+@given(songs().filter(one_chord_a_moment))
+def test_musicxml_keeps_all_of_it(score: Score) -> None:
+    again = read_with_music21(to_musicxml(score).decode(), "musicxml")
+    assert sounding(again.notes) == sounding(score.notes)
+    for name in MARKS:
+        assert getattr(again, name) == getattr(score, name), name
+
+
+@settings(max_examples=60, deadline=None)
+@given(songs(), st.integers(-12, 12))
+def test_transposed_up_and_down_again_all_of_it_is_the_same(score: Score, semitones: int) -> None:
+    back = transpose(transpose(score, semitones), -semitones)
+    assert [getattr(back, name) for name in MARKS] == [getattr(score, name) for name in MARKS]
+
+
+@settings(max_examples=60, deadline=None)
+@given(songs())
+def test_what_is_repeated_sounds_twice(score: Score) -> None:
+    played = unfold(score)
+    assert not played.repeats and unfold(played) == played
+    start, end = (m for m, _ in score.repeats) if score.repeats else (0.0, 0.0)
+    twice = [n for n in score.notes if start <= n.onset < end]
+    assert len(played.notes) == len(score.notes) + len(twice) and played.length == score.length + end - start
+    for note in played.notes:  # each sounds in the key in force where it is written
+        written = note.onset if note.onset < end else note.onset - (end - start)
+        assert played.key_at(note.onset) == score.key_at(written)
+        assert played.metre_at(note.onset) == score.metre_at(written)
+
+
+def test_a_song_is_read_with_its_words_chords_and_graces() -> None:
+    song = read_abc(SONG)
+    assert [(c.onset, c.text) for c in song.chords] == [
+        (0, "G"), (2, "D7/F#"), (4, "C"), (6, "Am7"), (8, "G"), (16, "Em"), (22, "B7"),
+    ]  # fmt: skip
+    first = [(w.onset, w.text) for w in song.lyrics if w.verse == 1]
+    bar = [(0, "Hap-"), (1, "py"), (2, "are"), (3.5, "we two,")]
+    assert first == [*bar, (4, "on"), (6, "this"), (8, "day."), (12, "end.")]
+    second = [(w.onset, w.text) for w in song.lyrics if w.verse == 2]
+    assert second[3:] == [(3.5, "all"), (6, "now,"), (8, "night."), (12, "all.")]
+    assert [(g.onset, g.pitch, g.place) for g in song.graces] == [(1, 81, 0), (1, 83, 1), (6, 73, 0)]
+    assert song.repeats == ((0, "|:"), (8, "[1"), (12, ":|"), (12, "[2"))
+    assert (song.keys, song.metres, song.tempos) == (((16, Key("E", "minor")),), ((16, (3, 4)),), ((12, 60),))
+    played = unfold(song)
+    assert [c.text for c in played.chords] == ["G", "D7/F#", "C", "Am7", "G", "G", "D7/F#", "C", "Am7", "Em", "B7"]
+    assert played.tempos == ((20, 60),) and played.keys == ((24, Key("E", "minor")),)
+
+
+def test_the_next_time_through_goes_back_to_the_first_key() -> None:
+    played = unfold(read_abc("X:1\nM:4/4\nL:1/4\nQ:1/4=80\nK:C\n|:CDEF|[K:D][Q:1/4=99]DEFG:|\n"))
+    assert played.keys == ((4, Key("D")), (8, Key("C")), (12, Key("D")))
+    assert played.tempos == ((4, 99), (8, 80), (12, 99))
+
+
+def test_an_ending_may_open_a_line() -> None:
+    score = read_abc("X:1\nL:1/4\nK:C\n|:CD|\n1 EF:|\n2 GA|]\n")
+    assert score.repeats == ((0, "|:"), (2, "[1"), (4, ":|"), (4, "[2"))
+
+
+@pytest.mark.parametrize(
+    ("text", "chord"),
+    [("Am7", True), ("F#m7b5", True), ("Bb/D", True), ("(G)", True), ("Cmaj7#11", True), ("C°", True), ("Gsus4", True),
+     ("Fine", False), ("D.C. al Fine", False), ("Coda", False), ("2.", False), ("", False), ("A" * 40, False),
+     ("Allegro", False), ("Andante", False), ("Dolce", False)],
+)  # fmt: skip
+def test_what_names_a_chord(text: str, chord: bool) -> None:
+    assert is_chord_symbol(text) is chord
+
+
+def test_chord_symbols_move_along_the_line_of_fifths() -> None:
+    assert move_chord_symbol("Am7/G", 2) == "Bm7/A"
+    assert move_chord_symbol("Bbmaj7", -3) == "Dbmaj7"
+    song = transpose(read_abc(SONG), 3)
+    assert [c.text for c in song.chords] == ["Bb", "F7/A", "Eb", "Cm7", "Bb", "Gm", "D7"]
+
+
+def test_words_that_abc_cannot_hold_do_not_shift_the_others(tmp_path: Path) -> None:
+    words = tuple(Lyric(float(i), text) for i, text in enumerate(["a*b", "two words", "semi-final", "100%", "x_|y"]))
+    score = Score("", [Note(float(i), 1.0, 60) for i in range(5)], Key("C"), (5, 4), lyrics=words)
+    (tmp_path / "a.abc").write_text(to_abc(score))
+    again = read_score(tmp_path / "a.abc")
+    assert [w.onset for w in again.lyrics] == [0, 1, 2, 3, 4]
+    assert again.lyrics[1].text == "two words"
