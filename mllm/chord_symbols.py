@@ -11,7 +11,7 @@ _PITCH = r"[A-G](?:##?|bb?)?"
 _SYMBOL = re.compile(
     rf"(?P<open>\(?)(?P<root>{_PITCH})"
     r"(?P<kind>(?:maj|min|mi|ma|dim|aug|sus|add|dom|alt|omit|no|[mMj^°øo+\-0-9#b(),Δ ])*)"
-    rf"(?P<bass>/{_PITCH})?(?P<close>\)?)"
+    rf"(?P<bass>/{_PITCH.replace('A-G', 'A-Ga-g')})?(?P<close>\)?)"
 )
 
 
@@ -23,6 +23,11 @@ def is_chord_symbol(text: str) -> bool:
 def _match(text: str) -> re.Match[str] | None:
     # the pattern has several ways to read "maj": the length bounds how many it tries
     return _SYMBOL.fullmatch(text.strip()) if len(text) <= 24 else None
+
+
+def _bass(found: re.Match[str]) -> str:
+    """The bass of a symbol, "" for none; some books write it small."""
+    return (found["bass"] or "/")[1:2].upper() + (found["bass"] or "/")[2:]
 
 
 def fifths_of(name: str) -> int:
@@ -39,7 +44,7 @@ def move_chord_symbol(text: str, fifths: int) -> str:
     if found is None:
         return text
     root = fifths_to_name(fifths_of(found["root"]) + fifths)
-    bass = "/" + fifths_to_name(fifths_of(found["bass"][1:]) + fifths) if found["bass"] else ""
+    bass = "/" + fifths_to_name(fifths_of(_bass(found)) + fifths) if found["bass"] else ""
     return f"{found['open']}{root}{found['kind']}{bass}{found['close']}"
 
 
@@ -51,7 +56,7 @@ def parts_of(text: str) -> tuple[str, str, str]:
     found = _match(text)
     if found is None:
         raise ValueError(f"{text!r} is no chord symbol")
-    return found["root"], found["kind"].strip("() "), (found["bass"] or "/")[1:]
+    return found["root"], found["kind"].strip("() "), _bass(found)
 
 
 def to_music21(text: str) -> Any:

@@ -166,7 +166,7 @@ def _clef(key: Key | int) -> int:
 
 def _named(signature: Any) -> Key | None:
     """A signature with a mode that is one; None where there is none."""
-    mode = getattr(signature, "mode", None)
+    mode = getattr(signature, "mode", None) or ""
     mode = MODE_NAMES.get(mode, mode)
     return Key(signature.tonic.name.replace("-", "b"), mode) if mode in MODES else None
 

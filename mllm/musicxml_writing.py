@@ -6,7 +6,6 @@ import math
 from collections.abc import Sequence
 from dataclasses import replace
 from fractions import Fraction
-from pathlib import Path
 from typing import Any, TypeVar
 
 from mllm.chord_symbols import is_chord_symbol, to_music21
@@ -18,15 +17,11 @@ _GRACE = QUARTER // 2  # an eighth, as it is written small
 _LONGEST = 4  # quarters of a bar where the score has neither metre nor bar lines
 
 
-def to_musicxml(score: Score, path: str | Path | None = None) -> bytes:
+def to_musicxml(score: Score) -> bytes:
     """MusicXML of a score: a part for each voice, where its notes overlap with several voices in it.
 
     All that `Score` holds is kept. Moments that no note value reaches (a played MIDI file) go to the nearest 24th of
     a quarter, as in `to_abc`.
-
-    Args:
-        score: what to write.
-        path: also write the bytes there.
     """
     from music21 import defaults, instrument, metadata, stream
     from music21.musicxml.m21ToXml import GeneralObjectExporter
@@ -59,8 +54,6 @@ def to_musicxml(score: Score, path: str | Path | None = None) -> bytes:
     data = data.replace(f'<creator type="composer">{defaults.author}</creator>'.encode(), b"")
     if not score.title:
         data = data.replace(f"<movement-title>{defaults.title}</movement-title>".encode(), b"")
-    if path is not None:
-        Path(path).write_bytes(data)
     return data
 
 

@@ -15,16 +15,18 @@ from mllm.errors import ScoreError
 from mllm.measures import sounding
 from mllm.musicxml_writing import to_musicxml
 from mllm.quantization import Moved, quantize
-from mllm.score_facts import Facts, facts
+from mllm.score_bars import bar_contents
+from mllm.score_facts import AllFacts, Facts, all_facts, facts
 from mllm.score_midi import read_midi, to_midi
 from mllm.score_notation import read_notation
+from mllm.score_repeats import unfold as play_out
 from mllm.score_types import DRUMS, Key, Note, Score, instrument_name, program_of
 from mllm.transposition import transpose
 
 __all__ = [
-    "DRUMS", "SUFFIXES", "Facts", "Key", "Moved", "Note", "Score", "ScoreError", "facts", "instrument_name",
-    "program_of", "quantize", "read_abc", "read_midi", "read_notation", "read_score", "sounding", "to_abc", "to_midi",
-    "to_musicxml", "transpose", "tune_numbers",
+    "DRUMS", "SUFFIXES", "AllFacts", "Facts", "Key", "Moved", "Note", "Score", "ScoreError", "all_facts",
+    "bar_contents", "facts", "instrument_name", "program_of", "quantize", "read_abc", "read_midi", "read_notation",
+    "read_score", "sounding", "to_abc", "to_midi", "to_musicxml", "transpose", "tune_numbers",
 ]  # fmt: skip
 
 SUFFIXES = (".abc", ".mid", ".midi", ".musicxml", ".xml", ".mxl", ".krn")
@@ -41,14 +43,19 @@ def read_score(
         source: path of an .abc, .mid, .midi, .musicxml, .xml, .mxl or .krn file; or ABC text, which is a string with
             more than one line.
         number: of an ABC tune book, the X: field of the tune (default: the first tune).
-        unfold: ABC only: play repeats out.
+        unfold: play repeats out; otherwise each bar comes once, as written.
         time_limit: seconds of processor time that MusicXML and kern may take.
 
     Raises:
         ScoreError: no such file, unknown or malformed format, too large, too slow to read, no notes.
     """
+    score = _read(source, number, time_limit)
+    return play_out(score) if unfold else score
+
+
+def _read(source: str | Path, number: int | None, time_limit: float) -> Score:
     if isinstance(source, str) and "\n" in source:
-        return read_abc(_sized(source, "ABC", MAX_BYTES), number=number, unfold=unfold)
+        return read_abc(_sized(source, "ABC", MAX_BYTES), number=number)
     path = Path(source)
     suffix = path.suffix.lower()
     if suffix not in SUFFIXES:
@@ -69,7 +76,7 @@ def read_score(
             text = data.decode("utf-8-sig")
         except UnicodeDecodeError:
             text = data.decode("latin-1")  # most tune books of the 1990s
-        return read_abc(_sized(text, str(path), MAX_BYTES), number=number, unfold=unfold, name=str(path))
+        return read_abc(_sized(text, str(path), MAX_BYTES), number=number, name=str(path))
     if suffix in (".mid", ".midi"):
         return read_midi(_sized(data, str(path), MAX_BYTES), str(path))
     kind = "kern" if suffix == ".krn" else "musicxml"

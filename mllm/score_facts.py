@@ -1,11 +1,18 @@
-"""What is exactly true of a score. Nothing here is estimated: what the score does not say is None."""
+"""What is exactly true of a score. What the score does not say is None.
+
+`facts` is quick and reads what is written. `all_facts` adds what is counted, compared and analysed, and needs music21.
+"""
 
 from typing import TypedDict
 
-from mllm.score_types import DRUMS, Key, Note, Score
+from mllm.score_bars import bars_of_score, pitched, spelling_key
+from mllm.score_form import UNITS, Form, form
+from mllm.score_harmony import Cadence, WrittenChord, analysed_key, chord_symbols, written_cadences
+from mllm.score_melody import Motion, contour, intervals, largest_leap, melody_of, motion
+from mllm.score_rhythm import commonest_value, note_values, polyphony
+from mllm.score_types import Score
 
 FIRST_NOTES = 8
-_STEP = 1.0  # semitones that two thirds of a melody must differ by to count as higher or lower
 
 
 class Facts(TypedDict):
@@ -28,35 +35,49 @@ class Facts(TypedDict):
     changes: list[str]
 
 
+class AllFacts(Facts):
+    """The facts of a score, all of them; see `all_facts`."""
+
+    key_analysed: str | None
+    key_correlation: float | None
+    intervals: dict[str, int]
+    largest_leap: str | None
+    motion: Motion | None
+    rhythm: dict[str, int]
+    commonest_value: str | None
+    polyphony: int
+    mean_polyphony: float | None
+    chord_symbols: list[WrittenChord] | None
+    cadences: list[Cadence] | None
+    form: list[Form] | None
+
+
 def facts(score: Score) -> Facts:
-    """The facts of a score.
+    """The facts of a score that it states, and what can be read off it at once; `all_facts` has the others.
 
     - `title`, `instruments` (a name a voice, "" where none is given), `voices` (how many).
     - `key`: as written at the start, "F# minor"; None where the source gives none, or a signature without a mode.
     - `metre`: as written at the start, "6/8". `tempo`: quarter notes a minute at the start.
-    - `bars`: full bars, the pickup not counted; a bar broken up around a repeat counts once. Repeats count as the
-      score has them. None without a metre, or where the metre changes.
+    - `bars`: full bars, the pickup not counted; a bar broken up around a repeat counts once (see
+      `score_bars.bars_of_score`). Repeats count as the score has them. None without a metre.
     - `notes`: sounding notes; tied notes are one, grace notes and drums none.
     - `lowest`, `highest`: names with octave, "D5" (C4 is middle C), spelled by the key; `range`: semitones between.
-    - `contour`: of the melody, see `contour`. `first_notes`: letter names of its first eight notes, "F#".
+    - `contour`: of the melody, see `score_melody.contour`. `first_notes`: letter names of its first eight notes, "F#".
     - `pickup`: whether it starts before the first full bar. `changes`: which of key, metre, tempo change later on.
 
     The melody is the highest note at each onset of the first voice that is not drums.
     """
-    pitched = [n for n in score.notes if not _is_drum(score, n)]
-    melody = _melody(pitched)
-    key = score.key or Key.from_signature(score.signature or 0)
-    low, high = min((n.pitch for n in pitched), default=None), max((n.pitch for n in pitched), default=None)
-    bars = None
-    if score.bar_length and "metre" not in score.changes:
-        bars = -int(-(score.length - score.pickup - 1e-6) // score.bar_length)
+    notes = pitched(score)
+    melody = melody_of(notes)
+    key = spelling_key(score, 0.0)
+    low, high = min((n.pitch for n in notes), default=None), max((n.pitch for n in notes), default=None)
     return Facts(
         title=score.title,
         key=score.key.name if score.key else None,
         metre=f"{score.metre[0]}/{score.metre[1]}" if score.metre else None,
         tempo=score.tempo,
-        bars=bars,
-        notes=len(pitched),
+        bars=sum(bar.number > 0 for bar in bars_of_score(score)) if score.metre else None,
+        notes=len(notes),
         lowest=None if low is None else key.spell(low),
         highest=None if high is None else key.spell(high),
         range=None if low is None or high is None else high - low,
@@ -69,42 +90,40 @@ def facts(score: Score) -> Facts:
     )
 
 
-def contour(melody: list[Note]) -> str | None:
-    """The shape of a melody by the mean pitch of its first, middle and last third of time.
+def all_facts(score: Score) -> AllFacts:
+    """The facts of a score: those of `facts`, and what is counted, compared or analysed. It loads music21.
 
-    Each mean is weighted by duration; a note belongs to the third it starts in. From third to third the melody goes up
-    or down when the means differ by a semitone or more, else it stays:
-    "ascending" (up, or up and stay), "descending", "arch" (up, then down), "valley" (down, then up), "level".
-    None for fewer than three notes or where a third holds no note's start.
+    Each is defined where it is made, with its source:
+
+    - `key_analysed`, `key_correlation`: by the profile of Temperley, Kostka and Payne; the one fact that is an
+      estimate. See `score_harmony.analysed_key`.
+    - `intervals`: of the melody, {"M2": 12}; see `score_melody.intervals`. `largest_leap`: the widest, "P8".
+      `motion`: which part are repeated notes, steps and leaps; see `score_melody.motion`.
+    - `rhythm`: notes of each length in quarters, {"1/2": 20}; see `score_rhythm.note_values`. `commonest_value`.
+    - `polyphony`: the most notes that sound at once; `mean_polyphony`: the mean while any does; see
+      `score_rhythm.polyphony`.
+    - `chord_symbols`: those written, with bar, beat and Roman numeral; see `score_harmony.chord_symbols`.
+    - `cadences`: of the chord symbols, where sections end; see `score_harmony.written_cadences`. None without symbols.
+    - `form`: in letters, by units of 4 and of 8 bars, repeats played out; see `score_form.form`. None where there are
+      not two units of either.
+
+    What stands in each bar is longer than all of these: `score_bars.bar_contents`.
     """
-    if len(melody) < 3:
-        return None
-    start = melody[0].onset
-    third = (max(n.onset + n.duration for n in melody) - start) / 3
-    sums, weights = [0.0] * 3, [0.0] * 3
-    for n in melody:
-        part = min(int((n.onset - start) / third + 1e-9), 2)
-        sums[part] += n.pitch * n.duration
-        weights[part] += n.duration
-    if not all(weights):
-        return None
-    first, middle, last = (s / w for s, w in zip(sums, weights, strict=True))
-    steps = [(b - a >= _STEP) - (a - b >= _STEP) for a, b in ((first, middle), (middle, last))]
-    if steps == [1, -1]:
-        return "arch"
-    if steps == [-1, 1]:
-        return "valley"
-    return {1: "ascending", -1: "descending", 0: "level"}[max(-1, min(1, sum(steps)))]
-
-
-def _is_drum(score: Score, note: Note) -> bool:
-    return note.voice < len(score.instruments) and score.instruments[note.voice] == DRUMS
-
-
-def _melody(pitched: list[Note]) -> list[Note]:
-    first = min((n.voice for n in pitched), default=0)
-    highest: dict[float, Note] = {}
-    for n in pitched:
-        if n.voice == first and (n.onset not in highest or n.pitch > highest[n.onset].pitch):
-            highest[n.onset] = n
-    return [highest[onset] for onset in sorted(highest)]
+    key = analysed_key(score)
+    most, mean = polyphony(score)
+    forms = [found for unit_bars in UNITS if (found := form(score, unit_bars))]
+    return AllFacts(
+        **facts(score),
+        key_analysed=key.key.name if key else None,
+        key_correlation=key.correlation if key else None,
+        intervals=dict(intervals(score)),
+        largest_leap=largest_leap(score),
+        motion=motion(score),
+        rhythm=dict(note_values(score)),
+        commonest_value=commonest_value(score),
+        polyphony=most,
+        mean_polyphony=mean,
+        chord_symbols=chord_symbols(score),
+        cadences=written_cadences(score),
+        form=forms or None,
+    )

@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from fractions import Fraction
+from operator import attrgetter
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -12,6 +13,10 @@ from mllm.errors import ScoreError
 from mllm.score_types import DRUMS, MAX_NOTES, MAX_QUARTERS, Key, Lyric, Note, Score, instrument_name, program_of
 
 T = TypeVar("T")
+MAX_VOICES = 256
+MAX_VERSES = 20
+MAX_LAYERS = 4  # tracks that a voice is written as
+_COMPARED = 1000  # syllables of a track that are compared with the notes of the voices
 CHANNELS = 15  # beside the one of the drums
 SLOWEST = 60e6 / (2**24 - 1)  # quarters a minute: MIDI has 24 bits for the microseconds of a quarter
 FASTEST = 2000.0  # quarters a minute; more is no tempo that anybody meant, as in ABC
@@ -27,7 +32,7 @@ def read_midi(data: bytes, name: str = "MIDI") -> Score:
     are where they were played: `mllm.quantization` moves them to the grid.
 
     Raises:
-        ScoreError: corrupt, without notes, or without a musical clock (SMPTE time).
+        ScoreError: corrupt, without notes, too large, or without a musical clock (SMPTE time).
     """
     try:
         midi: Any = symusic.Score.from_midi(data)
@@ -36,8 +41,10 @@ def read_midi(data: bytes, name: str = "MIDI") -> Score:
         raise ScoreError(f"{name}: not a readable MIDI file ({reason}); export it again") from error
     quarter = midi.ticks_per_quarter
     if quarter <= 0:
-        raise ScoreError(f"{name}: MIDI with SMPTE time has no beats; export it with ticks per quarter note")
+        raise ScoreError(f"{name}: MIDI without beats; export it with ticks per quarter note")
     tracks = [t for t in midi.tracks if len(t.notes)]
+    if len(tracks) > MAX_VOICES:
+        raise ScoreError(f"{name}: more than {MAX_VOICES} tracks with notes; it is damaged, export it again")
     if sum(len(t.notes) for t in tracks) > MAX_NOTES:
         raise ScoreError(f"{name}: more than {MAX_NOTES:,} notes")
     notes = [
@@ -105,7 +112,7 @@ def _lyrics(tracks: Iterable[Any], quarter: int) -> tuple[Lyric, ...]:
     """Syllables with their voice: that of the same track name where the most of them fall on a note.
 
     symusic gives the words of a track as a track of their own, behind the one of its notes. Several at one moment are
-    verses.
+    verses, at most 20.
     """
     names: list[str] = []  # of the voices
     onsets: list[set[int]] = []
@@ -116,17 +123,18 @@ def _lyrics(tracks: Iterable[Any], quarter: int) -> tuple[Lyric, ...]:
             onsets.append({n.time for n in track.notes})
         if len(track.lyrics):
             sung.append((track, len(names)))
-    found: set[Lyric] = set()
+    found: list[Lyric] = []
     for track, before in sung:
-        times = [word.time for word in track.lyrics]
+        times = [word.time for word in track.lyrics[:_COMPARED]]
         same = [v for v, name in enumerate(names) if name == track.name] or range(len(names))
         voice = max(same, key=lambda v: (sum(t in onsets[v] for t in times), v < before, -abs(before - v)))
         verses: Counter[int] = Counter()
         for word in track.lyrics:
             if text := " ".join(word.text.split()):
                 verses[word.time] += 1
-                found.add(Lyric(word.time / quarter, text, voice, verses[word.time]))
-    return tuple(sorted(found))
+                if verses[word.time] <= MAX_VERSES:
+                    found.append(Lyric(word.time / quarter, text, voice, verses[word.time]))
+    return tuple(sorted(set(found), key=attrgetter("onset", "text", "voice", "verse")))
 
 
 def to_midi(
@@ -149,7 +157,8 @@ def to_midi(
     Tempo, metre and key are written with their changes. A metre that MIDI cannot say (a denominator that is no power of
     two) is left out; a church mode or a bare key signature is written as the major key of its signature. Lyrics are
     written as text, the verses in their order. Chord symbols have no standard place in MIDI, and grace notes no time of
-    their own: both are left out. Repeats are not played out. Beyond fifteen voices those of the same program share a
+    their own: both are left out. Repeats are not played out. A note that overlaps another of its voice and pitch goes to
+    a second track of the voice, for a channel holds a key once; where the channels do not suffice it cuts the other. Beyond fifteen voices those of the same program share a
     track, for MIDI has fifteen channels beside the drums'.
 
     Raises:
@@ -174,25 +183,34 @@ def to_midi(
         sharps, minor = (key.signature, key.mode == "minor") if isinstance(key, Key) else (key, False)
         if sharps is not None and abs(sharps) <= 7:
             out.key_signatures.append(symusic.KeySignature(_tick(moment), sharps, int(minor)))
-    voices = sorted({n.voice for n in score.notes})
+    notes: dict[int, list[tuple[int, int, int]]] = {}
+    for n in score.notes:
+        start = _tick(n.onset)
+        notes.setdefault(n.voice, []).append((start, max(start + 1, _tick(n.onset + n.duration)), n.pitch))
+    named = dict(enumerate(score.instruments))
+    layers = [
+        (v, layer) for v in sorted(notes) for layer in ([notes[v]] if named.get(v) == DRUMS else _apart(notes[v]))
+    ]
+    if len(layers) > CHANNELS:
+        layers = sorted(notes.items())
     by_program: dict[int, Any] = {}
-    for voice in voices:
-        name = score.instruments[voice] if voice < len(score.instruments) else ""
+    sung = set[int]()  # voices whose words are written
+    for voice, layer in layers:
+        name = named.get(voice, "")
         is_drum = name == DRUMS
         program = programs[voice] if programs is not None else program_of(name)
-        if len(voices) > CHANNELS and not is_drum and program in by_program:
+        if len(layers) > CHANNELS and not is_drum and program in by_program:
             track = by_program[program]
         else:
             track = symusic.Track(name, program, is_drum)
             out.tracks.append(track)
             if not is_drum:
                 by_program[program] = track
-        for n in score.notes:
-            if n.voice == voice:
-                start = _tick(n.onset)
-                track.notes.append(symusic.Note(start, max(1, _tick(n.onset + n.duration) - start), n.pitch, velocity))
-        for word in sorted(score.lyrics, key=lambda one: (one.onset, one.verse)):
-            if word.voice == voice:
+        for start, end, pitch in layer:
+            track.notes.append(symusic.Note(start, end - start, pitch, velocity))
+        if voice not in sung:
+            sung.add(voice)
+            for word in sorted((one for one in score.lyrics if one.voice == voice), key=attrgetter("onset", "verse")):
                 track.lyrics.append(symusic.TextMeta(_tick(word.onset), word.text))
     if len(by_program) > CHANNELS:
         raise ScoreError(f"{len(by_program)} different instruments: MIDI has {CHANNELS} channels beside the drums'")
@@ -200,6 +218,23 @@ def to_midi(
     if path is not None:
         Path(path).write_bytes(data)
     return data
+
+
+def _apart(notes: Iterable[tuple[int, int, int]]) -> list[list[tuple[int, int, int]]]:
+    """Notes (start, end, pitch) of a voice, those that overlap one of their own pitch apart from it."""
+    layers: list[list[tuple[int, int, int]]] = []
+    held: list[dict[int, tuple[int, int]]] = []  # of each layer: the last note of a pitch
+    for start, end, pitch in sorted(notes):
+        free = (i for i, last in enumerate(held) if pitch not in last or last[pitch][1] <= start)
+        again = (i for i, last in enumerate(held) if last.get(pitch) == (start, end))
+        place = next(again, next(free, len(held)))
+        if place == len(held) and place < MAX_LAYERS:
+            held.append({})
+            layers.append([])
+        place = min(place, MAX_LAYERS - 1)
+        held[place][pitch] = (start, end)
+        layers[place].append((start, end, pitch))
+    return layers
 
 
 def _tick(quarters: float) -> int:

@@ -3,8 +3,10 @@
 Time is in quarter notes from the first sounding or silent moment; pitch is a MIDI number (60 = C4, middle C).
 """
 
+from bisect import bisect_right
 from dataclasses import dataclass, field
 from functools import cached_property
+from operator import itemgetter
 
 from mllm.errors import ScoreError
 
@@ -170,12 +172,13 @@ class Score:
 
     def metre_at(self, moment: float) -> tuple[int, int] | None:
         """The metre in force at a moment in quarters."""
-        return next((m for start, m in reversed(self.metres) if start <= moment + 1e-9), self.metre)
+        place = bisect_right(self.metres, moment + 1e-9, key=itemgetter(0))
+        return self.metres[place - 1][1] if place else self.metre
 
     def key_at(self, moment: float) -> Key | int | None:
         """The key in force at a moment in quarters; sharps at the clef where the source gives no mode."""
-        first = self.key if self.key is not None else self.signature
-        return next((k for start, k in reversed(self.keys) if start <= moment + 1e-9), first)
+        place = bisect_right(self.keys, moment + 1e-9, key=itemgetter(0))
+        return self.keys[place - 1][1] if place else self.key if self.key is not None else self.signature
 
 
 def instrument_name(program: int) -> str:

@@ -23,7 +23,7 @@ def transpose(score: Score, semitones: int) -> Score:
 
     notes = [replace(n, pitch=moved(n.pitch, n.voice)) for n in score.notes]
     graces = tuple(replace(g, pitch=moved(g.pitch, g.voice)) for g in score.graces)
-    if any(not 0 <= n.pitch <= 127 for n in (*notes, *graces)):
+    if any(not 0 <= pitch <= 127 for pitch in (*(n.pitch for n in notes), *(g.pitch for g in graces))):
         raise ScoreError(f"{score.title or 'score'}: {semitones:+d} semitones leaves the MIDI range; move it less")
     return replace(
         score,

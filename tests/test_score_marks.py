@@ -143,7 +143,8 @@ def test_what_names_a_chord(text: str, chord: bool) -> None:
 
 def test_chord_symbols_move_along_the_line_of_fifths() -> None:
     assert move_chord_symbol("Am7/G", 2) == "Bm7/A"
-    assert move_chord_symbol("Bbmaj7", -3) == "Dbmaj7"
+    assert move_chord_symbol("Bbmaj7", -3) == "Dbmaj7" and move_chord_symbol("Am/c", 1) == "Em/G"
+    assert move_chord_symbol("C" + "maj" * 30 + "!", 2) == "C" + "maj" * 30 + "!"  # at once
     song = transpose(read_abc(SONG), 3)
     assert [c.text for c in song.chords] == ["Bb", "F7/A", "Eb", "Cm7", "Bb", "Gm", "D7"]
 
@@ -155,3 +156,9 @@ def test_words_that_abc_cannot_hold_do_not_shift_the_others(tmp_path: Path) -> N
     again = read_score(tmp_path / "a.abc")
     assert [w.onset for w in again.lyrics] == [0, 1, 2, 3, 4]
     assert again.lyrics[1].text == "two words"
+
+
+def test_repeats_of_any_format_are_played_out(tmp_path: Path) -> None:
+    (tmp_path / "a.musicxml").write_bytes(to_musicxml(read_abc(SONG)))
+    played = read_score(tmp_path / "a.musicxml", unfold=True)
+    assert sounding(played.notes) == sounding(read_abc(SONG, unfold=True).notes)
