@@ -69,7 +69,7 @@ def to_music21(text: str) -> Any:
 
     root, kind, bass = parts_of(text)
     root, bass = root.replace("b", "-"), bass.replace("b", "-")
-    known = re.sub(r"^(?:-|mi(?!n))", "m", kind)
+    known = re.sub(r"^(?:-|mi(?!n))", "m", kind).replace("m7b5", "ø7").replace("Δ", "maj7")
     try:
         symbol = harmony.ChordSymbol(f"{root}{known}/{bass}" if bass else root + known)
     except (ValueError, KeyError, Music21Exception):

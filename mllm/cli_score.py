@@ -10,7 +10,9 @@ import typer
 
 from mllm.errors import ScoreError
 
-score_verbs = typer.Typer(no_args_is_help=True, help="Work with scores: show, facts, convert, render.")
+score_verbs = typer.Typer(
+    no_args_is_help=True, help="Work with scores: show, facts, convert, render (sheet music, piano roll, sound)."
+)
 ScoreFile = Annotated[str, typer.Argument(metavar="FILE", help="abc, mid, musicxml, mxl or krn.")]
 OutputFile = Annotated[Path, typer.Argument(metavar="OUTPUT", show_default=False)]
 
@@ -21,24 +23,31 @@ def show(file: ScoreFile) -> None:
 
     mllm score show tune.mid
     """
-    from mllm.score import facts, read_score, to_abc
+    from mllm.score import all_facts, read_score, to_abc
 
     score = read_score(_existing(file))
-    for name, value in facts(score).items():
+    told = {name: value for name, value in all_facts(score).items() if name != "chord_symbols"}  # the ABC shows them
+    for name, value in told.items():
         if value not in (None, False) and (words := _words(value).strip()):
             typer.echo(f"{name.replace('_', ' '):<14} {words}")
     typer.echo("\n" + to_abc(score).strip())
 
 
 @score_verbs.command("facts")
-def print_facts(file: ScoreFile) -> None:
-    """What is exactly true of a score, as JSON: key, metre, tempo, bars, notes, range, contour, first notes.
+def print_facts(
+    file: ScoreFile, bars: Annotated[bool, typer.Option("--bars", help="What stands in each bar instead.")] = False
+) -> None:
+    """What is exactly true of a score, as JSON: key, metre, bars, range, intervals, note values, chords, form and more.
 
     mllm score facts tune.musicxml
-    """
-    from mllm.score import facts, read_score
 
-    typer.echo(json.dumps(facts(read_score(_existing(file))), indent=1, ensure_ascii=False, default=str))
+    mllm score facts tune.abc --bars
+    """
+    from mllm.score import all_facts, bar_contents, read_score
+
+    score = read_score(_existing(file))
+    found = bar_contents(score) if bars else all_facts(score)
+    typer.echo(json.dumps(found, indent=1, ensure_ascii=False, default=str))
 
 
 @score_verbs.command()
@@ -53,7 +62,7 @@ def convert(
 
     mllm score convert tune.abc higher.mid --transpose 2
     """
-    from mllm.score import Score, read_score, to_abc, to_midi, to_musicxml
+    from mllm.score import Score, quantize, read_score, to_abc, to_midi, to_musicxml
     from mllm.score import transpose as move
 
     def abc(score: Score) -> bytes:
@@ -63,13 +72,18 @@ def convert(
     writer = writers.get(output.suffix.lower())
     if writer is None:
         suffix = output.suffix or "a file without suffix"
-        raise ScoreError(f"{output}: can write .abc, .mid and .musicxml, not {suffix}")
+        raise ScoreError(
+            f"{output}: can write .abc, .mid and .musicxml, not {suffix}; `mllm score render` makes pictures and sound"
+        )
     source = _existing(file)
     if output.exists() and output.samefile(source):
-        raise ScoreError(f"{output}: is the file itself, whose lyrics and chord symbols would be lost: name another")
+        raise ScoreError(f"{output}: is the file itself, whose layout and comments would be lost: name another")
     score = move(read_score(source), transpose)
-    data = writer(score)
-    _write(output, lambda path: path.write_bytes(data))
+    midi = (".mid", ".midi")
+    if source.suffix.lower() in midi and output.suffix.lower() not in midi:  # what was played becomes note values
+        score, moved = quantize(score)
+        typer.echo(f"quantized: {moved}")
+    _write(output, writer(score))
     typer.echo(f"{output}: {len(score.notes)} notes")
 
 
@@ -77,25 +91,55 @@ def convert(
 def render(
     file: ScoreFile,
     output: OutputFile,
+    piano_roll: Annotated[bool, typer.Option("--piano-roll", help="A piano roll instead of sheet music.")] = False,
+    width: Annotated[int | None, typer.Option(min=300, max=4000, help="Of a picture, pixels.")] = None,
     soundfont: Annotated[Path | None, typer.Option(help="An .sf2 file; default TimGM6mb.")] = None,
     sampling_rate: Annotated[int, typer.Option(min=8000, max=192_000, help="Hz.")] = 44_100,
 ) -> None:
-    """Play a score into a sound file: .wav, .flac or .ogg, by the suffix of OUTPUT.
+    """Make a score to look at or listen to, by the suffix of OUTPUT.
+
+    Sheet music is one picture as tall as the music, .svg or .png (with two pixels for each of its width).
+
+    mllm score render tune.abc tune.svg
+
+    mllm score render tune.musicxml tune.png --width 1200
+
+    mllm score render tune.mid roll.png --piano-roll
+
+    Sound is .wav, .flac, .ogg or .mp3; repeats are played.
 
     mllm score render tune.abc tune.flac
     """
-    import soundfile
-
-    from mllm.score import read_score, to_midi
+    from mllm.engraving import WIDTH, engrave
+    from mllm.piano_roll import WIDTH as ROLL_WIDTH
+    from mllm.piano_roll import piano_roll as draw_roll
+    from mllm.score import Score, read_score, to_midi
+    from mllm.sound_files import FORMATS, sound_file
     from mllm.synthesis import render as play
 
-    kinds = {".wav": "WAV", ".flac": "FLAC", ".ogg": "OGG"}
-    kind = kinds.get(output.suffix.lower())
-    if kind is None:
-        raise ScoreError(f"{output}: can write {', '.join(kinds)}, not {output.suffix or 'a file without suffix'}")
-    samples = play(to_midi(read_score(_existing(file))), soundfont, sampling_rate)
-    _write(output, lambda path: soundfile.write(path, samples, sampling_rate, format=kind))
-    typer.echo(f"{output}: {len(samples) / sampling_rate:.1f} s")
+    suffix = output.suffix.lower()
+
+    def picture(score: Score) -> tuple[bytes, str]:
+        form = suffix.removeprefix(".")
+        draw, usual = (draw_roll, ROLL_WIDTH) if piano_roll else (engrave, WIDTH)
+        return draw(score, form=form, width=width or usual), f"{len(score.notes)} notes"
+
+    def sound(score: Score) -> tuple[bytes, str]:
+        if piano_roll:
+            raise ScoreError(f"{output}: a piano roll is a picture; name a .svg or .png file")
+        samples = play(to_midi(score), soundfont, sampling_rate)
+        return sound_file(samples, sampling_rate, suffix), f"{len(samples) / sampling_rate:.1f} s"
+
+    makers = {".svg": picture, ".png": picture} | dict.fromkeys(FORMATS, sound)
+    maker = makers.get(suffix)
+    if maker is None:
+        raise ScoreError(
+            f"{output}: can make {', '.join(makers)}, not {suffix or 'a file without suffix'}; "
+            "`mllm score convert` writes notation and MIDI"
+        )
+    data, words = maker(read_score(_existing(file), unfold=maker is sound))
+    _write(output, data)
+    typer.echo(f"{output}: {words}")
 
 
 def _existing(file: str) -> Path:
@@ -106,20 +150,21 @@ def _existing(file: str) -> Path:
     return path
 
 
-def _write(output: Path, write: Any) -> None:
-    """Let `write(path)` make the file beside `output` and move it there when whole: never half a file."""
+def _write(output: Path, data: bytes) -> None:
+    """Write a file beside `output` and move it there when whole: never half a file. A missing folder is an error."""
     part = output.with_name(f".{output.name}.part")
     try:
-        write(part)
+        part.write_bytes(data)
         part.replace(output)
-    except (OSError, RuntimeError) as error:  # soundfile's errors are RuntimeErrors
-        reason = getattr(error, "strerror", None) or str(error)
-        raise ScoreError(f"{output}: cannot be written ({reason})") from error
+    except OSError as error:
+        raise ScoreError(f"{output}: cannot be written ({error.strerror})") from error
     finally:
         part.unlink(missing_ok=True)
 
 
 def _words(value: Any) -> str:
     if isinstance(value, dict):
-        return ", ".join(f"{key}: {_words(item)}" for key, item in value.items())
-    return " ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
+        return ", ".join(f"{key.replace('_', ' ')} {words}" for key, item in value.items() if (words := _words(item)))
+    if isinstance(value, list | tuple):
+        return ("; " if any(isinstance(item, dict) for item in value) else " ").join(map(_words, value))
+    return str(value)

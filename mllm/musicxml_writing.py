@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import math
+from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import replace
 from fractions import Fraction
 from typing import Any, TypeVar
 
 from mllm.chord_symbols import is_chord_symbol, to_music21
+from mllm.errors import ScoreError
 from mllm.measures import QUARTER, Event, bars_of, end_of, layers_of, moment_of
+from mllm.quantization import quantize
 from mllm.score_types import DRUM_CHANNEL, DRUMS, Grace, Key, Lyric, Score, program_of
 
 Mark = TypeVar("Mark", Grace, Lyric)
@@ -21,8 +24,22 @@ def to_musicxml(score: Score) -> bytes:
     """MusicXML of a score: a part for each voice, where its notes overlap with several voices in it.
 
     All that `Score` holds is kept. Moments that no note value reaches (a played MIDI file) go to the nearest 24th of
-    a quarter, as in `to_abc`.
+    a quarter, as in `to_abc`; where lengths remain that MusicXML cannot say, all notes are moved as `quantize` does.
+
+    Raises ScoreError where that does not help either.
     """
+    from music21.musicxml.xmlObjects import MusicXMLExportException
+
+    try:
+        try:
+            return _exported(score)
+        except MusicXMLExportException:
+            return _exported(quantize(score)[0])
+    except MusicXMLExportException as error:
+        raise ScoreError(f"{score.title or 'score'}: MusicXML cannot say all its lengths ({error})") from error
+
+
+def _exported(score: Score) -> bytes:
     from music21 import defaults, instrument, metadata, stream
     from music21.musicxml.m21ToXml import GeneralObjectExporter
 
@@ -47,14 +64,41 @@ def to_musicxml(score: Score) -> bytes:
             part.insert(0, bracket)
         piece.insert(0, part)
         part.makeAccidentals(inPlace=True)
+        _make_readable(part, measures, drums=name == DRUMS)
+        if len(piece.parts) == 1:
+            _put_chords(score, measures)
     exporter = GeneralObjectExporter(piece)
     exporter.makeNotation = False  # bars, rests and ties are made already, and music21 trips over some of them
     data: bytes = exporter.parse()
     # music21 puts its own name where none is known
     data = data.replace(f'<creator type="composer">{defaults.author}</creator>'.encode(), b"")
+    data = data.replace(b"<degree>", b'<degree print-object="no">')  # the text of a chord symbol has them already
     if not score.title:
         data = data.replace(f"<movement-title>{defaults.title}</movement-title>".encode(), b"")
     return data
+
+
+def _put_chords(score: Score, measures: list[Any]) -> None:
+    """Chord symbols, once accidentals and clefs are chosen: music21 counts their pitches as sounding ones."""
+    starts = [float(measure.offset) for measure in measures]
+    for chord in score.chords:
+        if is_chord_symbol(chord.text):
+            place = max(bisect_right(starts, chord.onset + 1e-6) - 1, 0)
+            measures[place].insert(Fraction(moment_of(chord.onset - starts[place]), QUARTER), to_music21(chord.text))
+
+
+def _make_readable(part: Any, measures: list[Any], drums: bool) -> None:
+    """Clef, beams, the numbers of tuplets and a last bar line: what is not heard and yet missed by who reads."""
+    from music21 import bar, clef
+    from music21.stream.makeNotation import makeTupletBrackets
+
+    measures[0].insert(0, clef.PercussionClef() if drums else clef.bestClef(part, recurse=True))
+    part.makeBeams(inPlace=True, failOnNoTimeSignature=False)
+    for measure in measures:
+        for inside in measure.voices or [measure]:
+            makeTupletBrackets(inside, inPlace=True)
+    if measures[-1].rightBarline is None:
+        measures[-1].rightBarline = bar.Barline("final")
 
 
 def _measures(score: Score, voice: int, first: bool) -> list[Any]:
@@ -98,7 +142,7 @@ def _measures(score: Score, voice: int, first: bool) -> list[Any]:
 
 
 def _marks(score: Score, first: bool) -> list[tuple[int, Any]]:
-    """What is written above or before the notes, with its tick: key, metre; in the first part also tempo and chords."""
+    """What is written above or before the notes, with its tick: key, metre; in the first part also tempo."""
     from music21 import key, meter, tempo
 
     def signature(one: Key | int) -> Any:
@@ -117,7 +161,6 @@ def _marks(score: Score, first: bool) -> list[tuple[int, Any]]:
     if first:
         tempos = [(0.0, score.tempo), *score.tempos]
         marks += [(moment, tempo.MetronomeMark(number=one, referent=1.0)) for moment, one in tempos if one]
-        marks += [(chord.onset, to_music21(chord.text)) for chord in score.chords if is_chord_symbol(chord.text)]
     return [(moment_of(moment), mark) for moment, mark in marks]
 
 

@@ -12,8 +12,11 @@ from typing import Any
 import gradio as gr
 from gradio.utils import get_upload_folder
 
+from mllm.abc_in_text import find_abc
 from mllm.chat import MusicLM
 from mllm.errors import MllmError, PromptError
+from mllm.score import SUFFIXES
+from mllm.serve import sheet_music
 
 EXAMPLES = Path(__file__).parent / "examples"
 QUESTIONS = {  # file in EXAMPLES -> label, question
@@ -23,9 +26,8 @@ QUESTIONS = {  # file in EXAMPLES -> label, question
     "march.flac": ("A march", "How fast is it?"),
 }
 RECORDINGS = ["audio", ".wav", ".flac", ".ogg", ".opus", ".mp3", ".aiff"]
-SCORES = [".abc", ".mid", ".midi", ".musicxml", ".xml", ".mxl", ".krn"]
 MAX_UPLOAD = "400mb"  # half an hour of 16 bit stereo wav takes 320
-MAX_ANSWER = 128  # tokens
+MAX_ANSWER = 320  # tokens: nine of ten folk tunes take 100 to 300 as ABC
 TROUBLE = "This could not be answered"  # title of an error message, by which it is kept out of the conversation
 ABILITIES = (
     "It listens to recordings up to 30 minutes and reads and plays scores; ask it for instruments, key, tempo, metre, "
@@ -52,17 +54,24 @@ def build_page(music: MusicLM) -> gr.ChatInterface:
     """The page around a loaded model."""
 
     def respond(message: dict[str, Any], history: list[dict[str, Any]]) -> Iterator[Any]:
+        shown: list[gr.ChatMessage] = []
         try:
+            conversation = read_history(music, message, history)
+            if given := sheets_given(message):
+                shown = [gr.ChatMessage(role="assistant", content=given)]
+                yield shown
             words = ""
-            for piece in music.stream(read_history(music, message, history), max_new_tokens=MAX_ANSWER):
+            for piece in music.stream(conversation, max_new_tokens=MAX_ANSWER):
                 words = (words + piece).lstrip()
-                yield words
-            if not words:
-                yield "(no answer)"
+                yield [*shown, words]
+            if sheets := sheet_music.sheets_of_text(words):
+                yield [*shown, gr.ChatMessage(role="assistant", content=[words, *sheets])]
+            elif not words:
+                yield [*shown, "(no answer)"]
         except MllmError as error:
             # by its own name, not by where Gradio put it
             words = re.sub(re.escape(get_upload_folder()) + r"/\w+/", "", str(error))
-            yield gr.ChatMessage(role="assistant", content=words, metadata={"title": TROUBLE})
+            yield [*shown, gr.ChatMessage(role="assistant", content=words, metadata={"title": TROUBLE})]
 
     examples = {name: row for name, row in QUESTIONS.items() if (EXAMPLES / name).is_file()}
     return gr.ChatInterface(
@@ -82,7 +91,7 @@ def build_page(music: MusicLM) -> gr.ChatInterface:
         textbox=gr.MultimodalTextbox(
             placeholder="What key is this in?",
             sources=["upload", "microphone"],
-            file_types=RECORDINGS + SCORES,
+            file_types=[*RECORDINGS, *SUFFIXES],
             file_count="multiple",
             show_label=False,
         ),
@@ -121,15 +130,24 @@ def read_history(music: MusicLM, message: dict[str, Any], history: list[dict[str
             files += [received(part["file"]["path"]) for part in parts if isinstance(part, dict) and "file" in part]
             texts += [_text(part) for part in parts]
             continue
+        answer = "".join(_text(part) for part in parts)
+        if not answer:
+            continue  # sheet music of what the user gave, which the answer follows
         if (turn.get("metadata") or {}).get("title") != TROUBLE:
-            answer = "".join(_text(part) for part in parts)
             messages += [_user(music, files, " ".join(filter(None, texts))), {"role": "assistant", "content": answer}]
         files, texts = [], []
     files += [received(path) for path in message.get("files") or []]
     question = " ".join(filter(None, [*texts, (message.get("text") or "").strip()]))
-    if not files and not messages and "K:" not in question:
+    if not files and not messages and not find_abc(question):
         raise PromptError("Give me something to hear or read first: a recording, a score, or ABC notation as text.")
     return [*messages, _user(music, files, question or "Describe this.")]
+
+
+def sheets_given(message: dict[str, Any]) -> list[Any]:
+    """Sheet music and sound of the scores that a user's message brings, as files or as ABC in its text."""
+    files = [received(path) for path in message.get("files") or []]
+    scores = [file for file in files if file.suffix.lower() in SUFFIXES]
+    return [*sheet_music.sheets_of_files(scores), *sheet_music.sheets_of_text(message.get("text") or "")]
 
 
 def _text(part: Any) -> str:
@@ -179,7 +197,7 @@ def serve_page(music: MusicLM, host: str, port: int | None, share: bool = False,
                 font=["ui-sans-serif", "system-ui", "sans-serif"],
                 font_mono=["ui-monospace", "monospace"],
             ),
-            css=CSS,
+            css=CSS + sheet_music.CSS,
         )
     except OSError as error:
         raise PromptError(

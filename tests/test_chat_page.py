@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 import soundfile
 from bad_input import BAD_AUDIO
+from page_of_a_composer import BROKEN, TITLE
 from tiny import clicks
 from tiny_checkpoint import tiny_folder
 
@@ -23,13 +24,17 @@ ANSWER = "[data-testid=bot]"
 DONE = "button[aria-label=Retry]:not([disabled])"
 
 
-class Server:
-    """`mllm chat` in a process of its own; `log` grows as it prints."""
+def chat(*options: str) -> list[str]:
+    """The command that serves the page around the tiny model."""
+    return ["-m", "mllm.cli", "chat", "--model", str(tiny_folder()), "--no-browser", *options]
 
-    def __init__(self, *options: str):
-        command = [sys.executable, "-u", "-m", "mllm.cli", "chat", "--model", str(tiny_folder()), "--no-browser"]
+
+class Server:
+    """A chat page in a process of its own; `log` grows as it prints."""
+
+    def __init__(self, *command: str):
         self.process = subprocess.Popen(
-            [*command, *options], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+            [sys.executable, "-u", *command], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
         )
         self.log: list[str] = []
         threading.Thread(target=self._read, daemon=True).start()
@@ -55,7 +60,7 @@ def server():
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    server = Server("--port", str(port))
+    server = Server(*chat("--port", str(port)))
     assert server.address() == f"http://127.0.0.1:{port}/"
     yield server
     server.process.terminate()
@@ -75,12 +80,27 @@ def browser():
         browser.close()
 
 
+@pytest.fixture(scope="module")
+def composer():
+    """The page around what answers with ABC; see page_of_a_composer.py."""
+    server = Server(str(Path(__file__).with_name("page_of_a_composer.py")))
+    server.address()
+    yield server
+    server.process.terminate()
+    server.process.wait(30)
+
+
 @pytest.fixture
 def page(browser, server):
-    context = browser.new_context(viewport={"width": 1200, "height": 850}, permissions=["microphone"])
+    yield from open_page(browser, server, viewport={"width": 1200, "height": 850}, permissions=["microphone"])
+
+
+def open_page(browser, server, **options):
+    context = browser.new_context(**options)
     page = context.new_page()
     page.set_default_timeout(PATIENCE)
-    page.elsewhere = []
+    page.elsewhere, page.dialogs = [], []
+    page.on("dialog", lambda dialog: (page.dialogs.append(dialog.message), dialog.dismiss()))
     page.on(
         "request",
         lambda request: (
@@ -163,6 +183,69 @@ def test_the_microphone_records_and_is_heard(page, server):
     assert page.locator(ANSWER).last.inner_text().strip() and server.count("answered in") == before + 1
 
 
+@pytest.fixture(params=["computer", "phone"])
+def composers_page(request, browser, composer):
+    screens = {
+        "computer": {"viewport": {"width": 1200, "height": 850}},
+        "phone": {"viewport": {"width": 375, "height": 750}, "color_scheme": "dark", "is_mobile": True},
+    }
+    yield from open_page(browser, composer, **screens[request.param])
+
+
+def wait_for_pictures(page, count: int) -> list[dict]:
+    """Natural and shown size, alternative text and corner of each sheet, when there are `count` and all have loaded."""
+    page.wait_for_function(
+        f"(s => s.length === {count} && s.every(i => i.complete))([...document.querySelectorAll('img.sheet-music')])"
+    )
+    return page.evaluate(
+        """() => [...document.querySelectorAll('img.sheet-music')].map(i => {
+            const c = Object.assign(document.createElement('canvas'), {width: i.naturalWidth, height: i.naturalHeight});
+            c.getContext('2d').drawImage(i, 0, 0);
+            const data = c.getContext('2d').getImageData(0, 0, c.width, c.height).data;
+            return {natural: i.naturalWidth, shown: i.clientWidth, alt: i.alt, corner: [...data.slice(0, 4)],
+                    black: data.filter((v, k) => k % 4 === 0 && v < 60).length};
+        })"""
+    )
+
+
+@needs_browser
+def test_a_score_and_a_tune_in_an_answer_are_seen_and_heard(composers_page, tmp_path):
+    page = composers_page
+    tune = tmp_path / "tune.abc"
+    tune.write_text("X:1\nT:Up\nM:4/4\nL:1/4\nQ:1/4=240\nK:C\nCDEF|GABc|]\n")
+    assert "1 messages, 1 scores" in ask(page, "What is this?", tune)
+    assert [sheet["alt"] for sheet in wait_for_pictures(page, 1)] == ["Sheet music: Up"]
+    ask(page, "Write one")
+    given, answered = wait_for_pictures(page, 2)
+    assert TITLE in answered["alt"] and page.dialogs == []  # the title is text and runs nothing
+    for sheet in (given, answered):
+        assert sheet["natural"] > 0 and sheet["black"] > 500 and sheet["corner"] == [255, 255, 255, 255]
+        assert 200 < sheet["shown"] <= page.viewport_size["width"]
+    assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
+    plays = page.locator(".bot .minimal-audio-player .play-btn")
+    assert plays.count() == 2
+    plays.last.click()
+    page.wait_for_selector(".bot [aria-label=Pause]")
+    # What was shown is no part of the talk, what was said is.
+    told = ask(page, "And then?")
+    assert "5 messages, 1 scores" in told and "Here it is" in told and "svg" not in told
+    assert page.elsewhere == []
+
+
+@needs_browser
+def test_a_tune_that_cannot_be_read_is_text_and_a_line_why(composers_page, tmp_path):
+    page = composers_page
+    tune = tmp_path / "tune.abc"
+    tune.write_text(BROKEN.replace("4/x", "4/4"))
+    ask(page, "What is this?", tune)
+    ask(page, "Break it")
+    page.wait_for_selector(".no-sheet-music")
+    words = page.locator(".no-sheet-music").all_inner_texts()
+    assert len(words) == 1 and "M:4/x is not a metre" in words[0] and "\n" not in words[0]
+    assert any("D E F G |]" in text for text in page.locator(ANSWER).all_inner_texts())
+    assert "5 messages" in ask(page, "And then?")
+
+
 def test_only_uploaded_files_are_opened(server):
     music = _without_model()
     from mllm.errors import PromptError
@@ -181,7 +264,7 @@ def _without_model():
 
 
 def test_a_taken_port_is_one_line(server):
-    second = Server("--port", server.address().rstrip("/").rpartition(":")[2])
+    second = Server(*chat("--port", server.address().rstrip("/").rpartition(":")[2]))
     assert second.process.wait(120) == 1
     errors = [line for line in second.log if not line.startswith("loading")]
     assert len(errors) == 1 and errors[0].startswith("error: ") and "--port" in errors[0]

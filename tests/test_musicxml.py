@@ -12,6 +12,7 @@ from test_score import scores
 from typer.testing import CliRunner
 
 from mllm.cli import app
+from mllm.music21_reading import read_with_music21
 from mllm.score import DRUMS, Key, Note, Score, read_score, sounding, to_musicxml
 
 PICKUP = "X:1\nT:Réel\nM:3/4\nL:1/8\nQ:1/4=96\nK:Ebdor\nD2|G2 (3ABc d2|_e=e f3 g|[Gd]4-[Gd]2|z2 G4|]\n"
@@ -61,3 +62,17 @@ def test_pickup_ties_tuplets_and_drums_from_the_command_line(tmp_path: Path) -> 
     (tmp_path / "beat.musicxml").write_bytes(to_musicxml(beat))
     again = read_score(tmp_path / "beat.musicxml")
     assert sounding(again.notes) == sounding(beat.notes) and again.instruments == [DRUMS] and not again.title
+
+
+def test_what_was_played_is_written_on_note_values_near_by() -> None:
+    draw = random.Random(5)
+    times = sorted(draw.randrange(480 * 16) / 480 for _ in range(40))
+    score = Score("", [Note(t, draw.randint(30, 900) / 480, draw.randint(50, 80)) for t in times], metre=(4, 4))
+    again = read_with_music21(to_musicxml(score).decode(), "musicxml")
+    assert sorted(n.pitch for n in again.notes) == sorted(n.pitch for n in score.notes)
+    assert max(abs(a.onset - b.onset) for a, b in zip(again.notes, score.notes, strict=True)) <= 0.25
+
+
+def test_clef_beams_and_the_last_bar_line_are_written() -> None:
+    low = to_musicxml(Score(notes=[Note(i / 2, 0.5, 40) for i in range(8)], metre=(4, 4)))
+    assert b"<sign>F</sign>" in low and b"<beam" in low and b"light-heavy" in low
