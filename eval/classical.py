@@ -8,13 +8,15 @@ from typing import Any
 
 import numpy as np
 
-RATE = 22_050
+from mllm.estimators import KRUMHANSL, RATE, chroma, key_scores, tempo
+from mllm.score_types import Key
+
+__all__ = [
+    "KRUMHANSL", "NOTES", "RATE", "Estimator", "Tool", "accents", "chroma", "fitted_profiles", "krumhansl", "logistic",
+    "pitch_class", "read_off", "tempo", "timbre",
+]  # fmt: skip
+
 NOTES = ("C", "Db", "D", "Eb", "E", "F", "F#", "G", "Ab", "A", "Bb", "B")
-# Krumhansl & Kessler 1982, probe-tone ratings, from the tonic upwards.
-KRUMHANSL = {
-    "major": (6.35, 2.23, 3.48, 2.33, 4.38, 4.09, 2.52, 5.19, 2.39, 3.66, 2.29, 2.88),
-    "minor": (6.33, 2.68, 3.52, 5.38, 2.60, 3.53, 2.54, 4.75, 3.98, 2.69, 3.34, 3.17),
-}
 _BEAT_FRACTIONS = (1 / 4, 1 / 3, 1 / 2, 2 / 3, 3 / 4, 1, 4 / 3, 3 / 2, 2, 3, 4, 6)
 
 Estimator = Callable[[np.ndarray], Any]
@@ -37,20 +39,6 @@ def timbre(waveform: np.ndarray) -> np.ndarray:
 
     mfcc = librosa.feature.mfcc(y=waveform, sr=RATE, n_mfcc=20)
     return np.concatenate([mfcc.mean(1), mfcc.std(1)])
-
-
-def chroma(waveform: np.ndarray) -> np.ndarray:
-    """Mean constant-Q chroma [12], from C."""
-    import librosa
-
-    return librosa.feature.chroma_cqt(y=waveform, sr=RATE).mean(1)
-
-
-def tempo(waveform: np.ndarray) -> np.ndarray:
-    """librosa's tempo estimate [1], beats per minute, with its own prior around 120."""
-    from librosa.feature.rhythm import tempo as estimate
-
-    return np.atleast_1d(estimate(y=waveform, sr=RATE)).astype(float)[:1]
 
 
 def accents(waveform: np.ndarray) -> np.ndarray:
@@ -101,12 +89,12 @@ def logistic(features: np.ndarray, truths: Sequence[Any]) -> Estimator:
 
 def _best_key(profiles: dict[str, np.ndarray]) -> Estimator:
     """The key whose profile, rotated to its tonic, correlates best with a chroma vector [12]."""
-    turned = {(pc, mode): np.roll(p, pc) for mode, p in profiles.items() for pc in range(12)}
 
     def estimate(x: np.ndarray) -> str:
         if np.std(x) < 1e-9:
             return "C major"
-        pc, mode = max(turned, key=lambda k: float(np.corrcoef(x, turned[k])[0, 1]))
+        scores = key_scores(x, profiles)
+        pc, mode = max(scores, key=scores.__getitem__)
         return f"{NOTES[pc]} {mode}"
 
     return estimate
@@ -127,6 +115,5 @@ def fitted_profiles(features: np.ndarray, truths: Sequence[str]) -> Estimator:
 
 
 def pitch_class(tonic: str) -> int:
-    """0 for C … 11 for B, of a letter and accidentals: "F#", "Bb"."""
-    white = {"C": 0, "D": 2, "E": 4, "F": 5, "G": 7, "A": 9, "B": 11}
-    return (white[tonic[0]] + tonic.count("#") - tonic.count("b")) % 12
+    """0 for C … 11 for B, of a letter and accidental: "F#", "Bb"."""
+    return Key(tonic).pitch_class

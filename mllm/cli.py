@@ -98,6 +98,9 @@ def ask(
     ] = False,
     max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest answer, in tokens.")] = 64,
     hear: Annotated[bool, typer.Option("--hear", help="Play scores to the model as well as showing them.")] = False,
+    verify: Annotated[
+        bool, typer.Option("--verify", help="Hold what the answer claims against the files: docs/verification.md.")
+    ] = False,
 ) -> None:
     """Ask one question about recordings and scores.
 
@@ -106,6 +109,8 @@ def ask(
       mllm ask song.mp3 "What key is this in?"
 
       mllm ask --hear tune.abc "Describe this."
+
+      mllm ask --verify tune.abc "Describe this."
     """
     *files, question = words
     if not files or (os.path.isfile(question) and not question.endswith("?")):
@@ -116,16 +121,55 @@ def ask(
     for file in files:
         if not Path(file).is_file():
             raise PromptError(f"{file}: no such file" if not Path(file).exists() else f"{file}: not a file")
+    if verify:
+        _need_estimators(files)  # before the model is loaded for nothing
     music = _load(model)
     with _hearing_bar() as progress:
         pieces = music.stream(
             [music.question(files, question, hear=hear)], max_new_tokens=max_new_tokens, progress=progress
         )
         answer = _print_pieces(pieces, echo=not as_json)
+    verdicts = _verdicts(str(answer), files, question) if verify else None
     if as_json:
-        typer.echo(
-            json.dumps({"answer": str(answer), "model": model, "files": files, "question": question} | vars(answer))
-        )
+        row = {"answer": str(answer), "model": model, "files": files, "question": question} | vars(answer)
+        claims = {} if verdicts is None else {"claims": [verdict.to_dict() for verdict in verdicts]}
+        typer.echo(json.dumps(row | claims))
+    elif verdicts is not None:
+        _print_verdicts(verdicts)
+
+
+def _need_estimators(files: list[str]) -> None:
+    from mllm.processing import is_score
+
+    if not all(is_score(file) for file in files):
+        import librosa  # noqa: F401 - what is missing is told by `_one_line`
+
+
+def _verdicts(answer: str, files: list[str], question: str) -> list[Any]:
+    from transformers.utils import logging
+
+    from mllm.verification import verify
+
+    logging.disable_progress_bar()  # of the weights of Basic Pitch
+    return verify(answer, files, question=question)
+
+
+def _print_verdicts(verdicts: list[Any]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    if not verdicts:
+        typer.echo("no claims about the music were found in this answer")
+        return
+    colours = {"verified": "green", "contradicted": "red", "cannot tell": "yellow"}
+    table = Table("claim", "verdict", "found", "tolerance", "evidence")
+    for v in verdicts:
+        said = ("not: " if v.claim.negated else "") + v.claim.text
+        cells = (v.found or "–", v.tolerance, v.evidence + (f" ({v.source})" if v.source else ""))
+        # Text, not markup: an answer may hold brackets that rich would read as styles
+        table.add_row(Text(said), Text(v.verdict, colours[v.verdict]), *map(Text, cells))
+    Console(width=None if sys.stdout.isatty() else 160).print(table)
 
 
 def _load(model: str, **options: Any) -> Any:
