@@ -215,6 +215,10 @@ class Mixture(Frozen):
     sound: Sound = Sound()
     scores: Counts = Counts()
     """Rows about scores as ABC text."""
+    notation: Counts = Counts()
+    """Rows of reasoning about scores as ABC text: counting, errors, transposition and so on."""
+    score_and_sound: Counts = Counts()
+    """Short recordings, each with one question that sets it beside a score."""
     theory: Counts = Counts()
     """Rows of music theory in words alone."""
     episodes: Episodes = Episodes()
@@ -261,9 +265,9 @@ class Mixture(Frozen):
         shared |= {p for f in self.soundfonts for p in f.path} & {p for f in self.test_soundfonts for p in f.path}
         if shared:
             raise ValueError(f"soundfont {sorted(shared)} is in training and in test; the test must sound unheard")
-        rendered = [c.train + c.validation + c.test for c in (self.clips, self.medleys)]
+        rendered = [c.train + c.validation + c.test for c in (self.clips, self.medleys, self.score_and_sound)]
         if any(rendered) and not self.soundfonts:
-            raise ValueError("soundfonts: clips and medleys are rendered with one, name some")
+            raise ValueError("soundfonts: clips, medleys and score_and_sound are rendered with one, name some")
         if not self.sources and not (self.theory.train + self.theory.validation + self.theory.test):
             raise ValueError("sources: name at least one recipe, or ask for `theory` rows")
         return self

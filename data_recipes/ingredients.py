@@ -75,7 +75,7 @@ class Ingredients:
             out.tunes, out.skipped = found.tunes, found.skipped
             out.recipes |= found.recipes
             out.left_out |= found.absent
-        for kind in ("clips", "scores", "medleys"):
+        for kind in ("clips", "scores", "notation", "score_and_sound", "medleys"):
             wanted = getattr(config, kind)
             if not out.tunes and (wanted.train or wanted.validation or wanted.test):
                 out.left_out[f"{kind} of the mixture"] = "no source that is here gives scores to make them from"
@@ -138,7 +138,8 @@ def whole_of(config: Mixture) -> int:
 
     Nothing where a mixture only takes items from sets: how many there are shows when they are read.
     """
-    return config.clips.train or config.theory.train or config.scores.train or config.medleys.train
+    kinds = ("clips", "theory", "scores", "medleys", "notation", "score_and_sound")
+    return next((count for kind in kinds if (count := getattr(config, kind).train)), 0)
 
 
 def share_of(config: Mixture, limit: int | None) -> float:

@@ -83,9 +83,10 @@ CHOICE_ENDINGS = (
 """What follows the options -> how the answer is given."""
 
 
-def _chosen(
+def chosen(
     name: str, question: str, truth: str, others: Callable[[int], list[str]], rng: np.random.Generator, pool: Pool
 ) -> list[Turn] | None:
+    """The question over options (see `choices.options`), answered by a letter; None where there is no wrong option."""
     found = options(name, truth, others, rng, pool)
     if found is None:
         return None
@@ -105,7 +106,7 @@ def _choice(task: str, prop: Property, facts: Facts, rng: np.random.Generator, p
         return [in_number(prop.unit.format(v)) for v in prop.others(facts, truth, count, rng, pool.vocabulary)]
 
     question = pick(wordings()[task]["choice"], rng)
-    return _chosen(task, question, in_number(prop.unit.format(truth)), others, rng, pool)
+    return chosen(task, question, in_number(prop.unit.format(truth)), others, rng, pool)
 
 
 def _chord_choice(facts: Facts, rng: np.random.Generator, pool: Pool) -> list[Turn] | None:
@@ -113,7 +114,7 @@ def _chord_choice(facts: Facts, rng: np.random.Generator, pool: Pool) -> list[Tu
     if found is None:
         return None
     question = pick(wordings()["chords"]["choice"], rng).format(time=clock(found[0]))
-    return _chosen("chords", question, chord_name(found[1]), lambda n: other_chords(found[1], n, rng), rng, pool)
+    return chosen("chords", question, chord_name(found[1]), lambda n: other_chords(found[1], n, rng), rng, pool)
 
 
 def _verify(task: str, prop: Property, facts: Facts, rng: np.random.Generator, pool: Pool) -> list[Turn] | None:

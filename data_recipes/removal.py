@@ -15,7 +15,7 @@ from mllm.data_recipes.store import Store
 
 NAME = "duplicates.json"
 WHY = "rows left out as duplicates"
-RENDERED = ("clips/clips-", "clips/medleys-")
+RENDERED = ("clips/clips-", "clips/medleys-", "clips/score_and_sound-")
 """Recordings that a build makes itself: each is performed by a plan of its own."""
 
 

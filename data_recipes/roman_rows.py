@@ -7,9 +7,14 @@ from typing import Any
 import numpy as np
 
 from mllm.data_recipes.row import Turn
+from mllm.data_recipes.templates import pick, wordings
 
 LENGTH = (3, 8)
 """Fewest and most chords of a question."""
+
+
+ANSWERS = {"roman_analyse": "{numerals}", "roman_spell": "{chords}", "roman_name": "{name}"}
+"""Task -> its answer; wordings_scores.yaml has its questions."""
 
 
 def chord_notes(numeral: str, key: str) -> list[str]:
@@ -48,11 +53,9 @@ def roman_talks(facts: dict[str, Any], rng: np.random.Generator, count: int) -> 
             continue
         shown = " | ".join(spelled)
         line = " ".join(numerals)
-        forms = [
-            ("roman_analyse", f"Key: {key}. Chords, bass first: {shown}. Give their Roman numerals.", line),
-            ("roman_spell", f"Spell these chords in {key}, bass note first: {line}.", shown),
-            ("roman_name", f"In {key}, which Roman numeral is the chord {spelled[-1]} (bass first)?", numerals[-1]),
-        ]
-        task, question, answer = forms[int(rng.integers(len(forms)))]
+        given = {"key": key, "chords": shown, "numerals": line, "last": spelled[-1]}
+        task = list(ANSWERS)[int(rng.integers(len(ANSWERS)))]
+        question = pick(wordings("scores")[task]["questions"], rng).format(**given)
+        answer = ANSWERS[task].format(**given, name=numerals[-1])
         out.append((task, [(question, answer)]))
     return out

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from mllm.data_recipes import stage_clips, stage_episodes, stage_items, stage_medleys, stage_rows
+from mllm.data_recipes import stage_clips, stage_episodes, stage_items, stage_medleys, stage_rows, stage_score_and_sound
 from mllm.data_recipes.config import Mixture
 from mllm.data_recipes.ingredients import Ingredients, share_of, whole_of
 from mllm.data_recipes.stage import Stage
@@ -14,6 +14,8 @@ from mllm.data_recipes.store import Store
 STAGES: dict[str, Callable[[Mixture, Ingredients, Store, float], Stage | None]] = {
     "clips": stage_clips.plan,
     "scores": stage_rows.plan_scores,
+    "notation": stage_rows.plan_notation,
+    "score_and_sound": stage_score_and_sound.plan,
     "theory": stage_rows.plan_theory,
     "medleys": stage_medleys.plan,
     "sets": stage_items.plan,

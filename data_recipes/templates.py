@@ -57,10 +57,14 @@ _UNSTEADY = 0.06
 """Beats whose intervals spread more than this (interquartile range over median) have no one tempo."""
 
 
-@lru_cache(maxsize=1)
-def wordings() -> dict[str, dict[str, Any]]:
-    """task -> style -> questions, answers; and `difficulty`, 1 to 3, where a task is not easy."""
-    return yaml.safe_load((Path(__file__).parent / "wordings.yaml").read_text(encoding="utf-8"))
+@lru_cache
+def wordings(about: str = "clips") -> dict[str, dict[str, Any]]:
+    """task -> style -> questions, answers; and `difficulty`, 1 to 3, where a task is not easy.
+
+    `about`: "clips" (wordings.yaml), or "scores" (wordings_scores.yaml, whose head says what stands in it).
+    """
+    name = {"clips": "wordings.yaml", "scores": "wordings_scores.yaml"}[about]
+    return yaml.safe_load((Path(__file__).parent / name).read_text(encoding="utf-8"))
 
 
 def pick(options: list[str], rng: np.random.Generator) -> str:

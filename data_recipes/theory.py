@@ -13,14 +13,15 @@ from typing import Any
 import numpy as np
 
 from mllm.data_recipes.row import Turn
+from mllm.score import Key, Note, Score, to_abc
 
 LETTERS = "FCGDAEB"
-# Fifths up from the lower note -> interval inside one octave.
-_QUALITIES = {
+QUALITIES = {
     -6: "diminished fifth", -5: "minor second", -4: "minor sixth", -3: "minor third", -2: "minor seventh",
     -1: "perfect fourth", 0: "perfect unison", 1: "perfect fifth", 2: "major second", 3: "major sixth",
     4: "major third", 5: "major seventh", 6: "augmented fourth",
 }  # fmt: skip
+"""Fifths up from the lower note -> interval inside one octave."""
 _SCALES = {
     "major": (0, 2, 4, -1, 1, 3, 5),
     "natural minor": (0, 2, -3, -1, 1, -4, -2),
@@ -54,7 +55,7 @@ def semitone(fifths: int) -> int:
 
 def interval(low: int, high: int) -> str:
     """Interval from one note of the line of fifths up to the next `high` above it."""
-    return _QUALITIES[high - low]
+    return QUALITIES[high - low]
 
 
 def _pick(rng: np.random.Generator, options: Any) -> Any:
@@ -67,8 +68,8 @@ def _tonic(rng: np.random.Generator, mode: str = "major") -> int:
 
 
 def _interval(rng: np.random.Generator) -> tuple[Turn, dict[str, Any]]:
-    low, step = int(rng.integers(-4, 12)), _pick(rng, [f for f in _QUALITIES if f])
-    name, a, b = _QUALITIES[step], spell(low), spell(low + step)
+    low, step = int(rng.integers(-4, 12)), _pick(rng, [f for f in QUALITIES if f])
+    name, a, b = QUALITIES[step], spell(low), spell(low + step)
     size = (semitone(low + step) - semitone(low)) % 12
     forms = [
         (f"What interval is it from {a} up to the next {b}?", f"A {name}." if name[0] != "a" else f"An {name}."),
@@ -169,14 +170,87 @@ def _number(value: Fraction) -> str:
 
 def _transposition(rng: np.random.Generator) -> tuple[Turn, dict[str, Any]]:
     notes = [int(rng.integers(-1, 9)) for _ in range(int(rng.integers(3, 6)))]
-    step = _pick(rng, [f for f in _QUALITIES if f and abs(f) < 6])
+    step = _pick(rng, [f for f in QUALITIES if f and abs(f) < 6])
     before, after = [spell(n) for n in notes], [spell(n + step) for n in notes]
-    name = _QUALITIES[step]
+    name = QUALITIES[step]
     forms = [
         (f"Transpose up a {name}: {' '.join(before)}", " ".join(after)),
         (f"{' '.join(before)} becomes {' '.join(after)}. By which interval up was it transposed?", f"A {name}."),
     ]
     return _pick(rng, forms), {"spelled": before, "transposed": after, "interval": name}
+
+
+_TRIADS: dict[str, dict[str, tuple[int, ...]]] = {
+    "major": {
+        "I": (0, 4, 1), "ii": (2, -1, 3), "iii": (4, 1, 5), "IV": (-1, 3, 0), "V": (1, 5, 2), "vi": (3, 0, 4),
+        "vii°": (5, 2, -1), "V7": (1, 5, 2, -1),
+    },
+    "minor": {
+        "i": (0, -3, 1), "ii°": (2, -1, -4), "III": (-3, 1, -2), "iv": (-1, -4, 0), "V": (1, 5, 2), "VI": (-4, 0, -3),
+        "vii°": (5, 2, -1), "V7": (1, 5, 2, -1),
+    },
+}  # fmt: skip
+"""Mode -> numeral -> fifths from the tonic, root first; minor with the raised seventh in V and vii°."""
+_POSITIONS = ("root position", "first inversion", "second inversion", "third inversion")
+
+
+def chord_kind(fifths: tuple[int, ...]) -> str:
+    """What a chord is, from its notes on the line of fifths, root first: `minor triad`."""
+    return next(kind for kind, of in _CHORDS.items() if of == tuple(f - fifths[0] for f in fifths))
+
+
+def _written_chords(rng: np.random.Generator) -> tuple[str, str, list[tuple[str, tuple[int, ...], int]]]:
+    """(ABC, key, (numeral, fifths, inversion) of each bar) of four block chords in a key."""
+    mode = _pick(rng, ("major", "minor"))
+    tonic = _tonic(rng, mode)
+    chords, notes = [], []
+    for bar in range(4):
+        numeral = _pick(rng, list(_TRIADS[mode]))
+        fifths = tuple(tonic + f for f in _TRIADS[mode][numeral])
+        inversion = int(rng.integers(len(fifths)))
+        low = 59
+        for f in (*fifths[inversion:], *fifths[:inversion]):
+            low += 1 + (semitone(f) - low - 1) % 12
+            notes.append(Note(4.0 * bar, 4.0, low))
+        chords.append((numeral, fifths, inversion))
+    key = Key(spell(tonic), mode)
+    text = to_abc(Score(notes=sorted(notes), key=key, metre=(4, 4), instruments=[""]))
+    return text, key.name, chords
+
+
+def _score_chord(rng: np.random.Generator) -> tuple[Turn, dict[str, Any]]:
+    text, key, chords = _written_chords(rng)
+    bar = int(rng.integers(4))
+    _, fifths, inversion = chords[bar]
+    root, kind = spell(fifths[0]), chord_kind(fifths)
+    spelled = [spell(f) for f in fifths]
+    name = f"{root} {kind}"
+    forms = [
+        (f"Name the chord in bar {bar + 1} by root and kind.", name),
+        (f"Which chord stands in bar {bar + 1}?", name),
+        (f"Bar {bar + 1}: root and kind of the chord?", name),
+        (f"Which chord do the notes of bar {bar + 1} make? Give root and kind.", name),
+        (f"What is the root of the chord in bar {bar + 1}?", root),
+        (f"Is the chord in bar {bar + 1} in root position or in which inversion?", _POSITIONS[inversion]),
+        (f"Spell the chord in bar {bar + 1} from its root.", " ".join(spelled)),
+    ]
+    question, answer = _pick(rng, forms)
+    facts = {"chord": name, "inversion": _POSITIONS[inversion], "bar": bar + 1, "key": key, "spelled": spelled}
+    return (f"{question}\n{text}", answer), facts
+
+
+def _score_roman(rng: np.random.Generator) -> tuple[Turn, dict[str, Any]]:
+    text, key, chords = _written_chords(rng)
+    bar, numerals = int(rng.integers(4)), [numeral for numeral, _, _ in chords]
+    line = " ".join(numerals)
+    forms = [
+        (f"The key is {key}. Which Roman numeral is the chord in bar {bar + 1}? Leave inversions out.", numerals[bar]),
+        (f"In {key}, name the chord of bar {bar + 1} as a Roman numeral, without its inversion.", numerals[bar]),
+        (f"Analyse these four chords in {key} with Roman numerals, without inversions.", line),
+        (f"Give the Roman numerals of the bars in {key}; inversions do not matter.", line),
+    ]
+    question, answer = _pick(rng, forms)
+    return (f"{question}\n{text}", answer), {"key": key, "numerals": numerals, "bar": bar + 1}
 
 
 TOPICS: dict[str, Callable[[np.random.Generator], tuple[Turn, dict[str, Any]]]] = {
@@ -187,6 +261,8 @@ TOPICS: dict[str, Callable[[np.random.Generator], tuple[Turn, dict[str, Any]]]] 
     "theory_roman": _roman,
     "theory_metre": _metre,
     "theory_transposition": _transposition,
+    "theory_score_chord": _score_chord,
+    "theory_score_roman": _score_roman,
 }
 """Task -> what makes a question, its answer and the facts behind both."""
 

@@ -70,7 +70,8 @@ def mixture(own_set: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         "sources": [{"recipe": "tonal", "limit": 200}, {"recipe": "mine.yaml"}],
         "clips": {"train": 24, "validation": 4, "test": 0, "unit": 4, "questions": 3, "seconds": 6, "short_seconds": 4},
         "soundfonts": [FONT], "scores": {"train": 20, "validation": 2}, "theory": {"train": 2500, "test": 50},
-        "episodes": {"train": 12}, "medleys": {"train": 2, "shortest_minutes": 1, "longest_minutes": 1.1},
+        "notation": {"train": 20}, "score_and_sound": {"train": 10}, "episodes": {"train": 12},
+        "medleys": {"train": 2, "shortest_minutes": 1, "longest_minutes": 1.1},
     }  # fmt: skip
     path = folder / "everything.yaml"
     path.write_text(yaml.safe_dump(content))
@@ -95,7 +96,9 @@ def manifest_of(folder: Path) -> dict[str, Any]:
 def test_every_stage_gives_rows_that_say_where_they_are_from(built: Path) -> None:
     rows = rows_of(built)
     stages = Counter(name.split("-")[1] for name in manifest_of(built)["shards"])
-    assert set(stages) == {"clips", "scores", "theory", "medleys", "sets", "episodes"}
+    assert set(stages) == {
+        "clips", "scores", "notation", "score_and_sound", "theory", "medleys", "sets", "episodes",
+    }  # fmt: skip
     assert len({row["id"] for row in rows}) == len(rows)
     works: dict[str, set[str]] = {}
     for row in rows:
