@@ -10,12 +10,31 @@ from scipy.signal import butter, fftconvolve, sosfilt
 
 Audio = np.ndarray
 PEAK_TARGET = (0.25, 0.9)
+_FADE = 0.02  # seconds
 
 
 def normalise(x: Audio, peak: float) -> Audio:
     """`x` scaled so that its largest absolute sample is `peak`; silence stays silence."""
     top = float(np.abs(x).max(initial=0.0))
     return (x * (peak / top)).astype(np.float32) if top > 1e-9 else x.astype(np.float32)
+
+
+def finish(x: Audio, rate: int, rng: np.random.Generator, clean: float, codec: float) -> tuple[Audio, list[str]]:
+    """A render as it goes into a data set, and the names of what was done to it.
+
+    Args:
+        x: what was rendered, not silent.
+        rate: its sampling rate, Hz.
+        rng: what draws the changes and the loudness.
+        clean: the chance that nothing but the loudness is changed.
+        codec: the chance of a codec round trip, 0 for the test: it asks how well an unheard instrument is understood.
+    """
+    x, done = normalise(x, 0.7), list[str]()
+    if rng.random() >= clean:
+        x, done = augment(x, rate, rng, codec)
+    fade = int(_FADE * rate)
+    x[-fade:] *= np.linspace(1, 0, fade, dtype=np.float32)
+    return normalise(x, float(rng.uniform(*PEAK_TARGET))), done
 
 
 def augment(x: Audio, rate: int, rng: np.random.Generator, codec: float = 0.1) -> tuple[Audio, list[str]]:

@@ -12,7 +12,7 @@ import numpy as np
 import soundfile as sf
 
 from mllm.data_recipes.arrange import Voice, arrange, starts
-from mllm.data_recipes.augment import PEAK_TARGET, augment, normalise
+from mllm.data_recipes.augment import finish
 from mllm.data_recipes.config import Mixture
 from mllm.data_recipes.ensembles import choose_ensemble
 from mllm.data_recipes.instruments import PROGRAM_NAMES
@@ -22,7 +22,6 @@ from mllm.data_recipes.synthesizer import play
 from mllm.data_recipes.tune import Tune, key_name, note_name
 
 _FEWEST_NOTES = 5
-_FADE = 0.02
 _RING = 0.35
 
 
@@ -87,14 +86,8 @@ def make_clip(plan: ClipPlan, tune: Tune, mixture: Mixture, font: Path) -> Clip:
     samples = play(events, piece.voices, font, seconds, shape.sampling_rate)
     if float(np.sqrt(np.mean(samples**2))) < 1e-4:
         raise UnusableTune("the render is silent")
-    done: list[str] = []
-    samples = normalise(samples, 0.7)
-    if rng.random() >= mixture.sound.clean:
-        # The test asks how well a held-out instrument sound is understood, so it is only changed lightly.
-        samples, done = augment(samples, shape.sampling_rate, rng, mixture.sound.codec if plan.split != "test" else 0.0)
-    fade = int(_FADE * shape.sampling_rate)
-    samples[-fade:] *= np.linspace(1, 0, fade, dtype=np.float32)
-    samples = normalise(samples, float(rng.uniform(*PEAK_TARGET)))
+    codec = mixture.sound.codec if plan.split != "test" else 0.0
+    samples, done = finish(samples, shape.sampling_rate, rng, mixture.sound.clean, codec)
     families = list(dict.fromkeys(v.family for v in piece.voices))
     facts = {
         "instruments": families,

@@ -26,7 +26,7 @@ from typing import Any
 import numpy as np
 
 from mllm.data_recipes.arrange import Arrangement, arrange, excerpt, starts
-from mllm.data_recipes.augment import PEAK_TARGET, augment, normalise
+from mllm.data_recipes.augment import finish
 from mllm.data_recipes.choices import Pool
 from mllm.data_recipes.clip import UnusableTune, melody_facts
 from mllm.data_recipes.config import Mixture
@@ -44,7 +44,7 @@ from mllm.score import Note, Score
 
 SOLO = 0.7
 """Share of the recordings in which the melody plays alone."""
-_LEAD, _RING, _FADE, _LEVEL = 0.25, 0.35, 0.02, 0.7
+_LEAD, _RING = 0.25, 0.35
 _TRIES = 300
 """Passages that are looked at for one that is as long as another."""
 _DRAWS = 12
@@ -287,15 +287,11 @@ def sound(heard: Heard, mixture: Mixture, font: Path, rng: np.random.Generator) 
     Raises UnusableTune where nothing is heard.
     """
     rate = mixture.clips.sampling_rate
-    samples = normalise(play(heard.events, heard.piece.voices, font, heard.seconds, rate), _LEVEL)
+    samples = play(heard.events, heard.piece.voices, font, heard.seconds, rate)
     if not float(np.sqrt(np.mean(samples**2))) >= 1e-4:
         raise UnusableTune("the render is silent")
-    done: list[str] = []
-    if rng.random() >= mixture.sound.clean:
-        samples, done = augment(samples, rate, rng, mixture.sound.codec if heard.plan.split != "test" else 0.0)
-    fade = int(_FADE * rate)
-    samples[-fade:] *= np.linspace(1, 0, fade, dtype=np.float32)
-    return normalise(samples, float(rng.uniform(*PEAK_TARGET))), done
+    codec = mixture.sound.codec if heard.plan.split != "test" else 0.0
+    return finish(samples, rate, rng, mixture.sound.clean, codec)
 
 
 def facts_of(heard: Heard, done: list[str]) -> dict[str, Any]:
