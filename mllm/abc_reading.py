@@ -27,6 +27,7 @@ from mllm.score_types import (
 )  # fmt: skip
 
 Change = TypeVar("Change")
+MAX_LETTERS = 300_000  # of one tune: read in three seconds or less, whatever stands there
 
 _ENDING_OF_LINE = re.compile(r"\s*([1-9])(?=\s*[A-Ga-gxz^_=(\[{\"~.])")  # its bar line ends the line before
 
@@ -41,10 +42,13 @@ def read_abc(text: str, *, number: int | None = None, unfold: bool = False, name
         name: what error messages call the text.
 
     Raises:
-        ScoreError: no such tune, no K: field, no notes, or a line that is not ABC; the message has the line number.
+        ScoreError: no such tune, one of more than 300,000 letters, no K: field, no notes, or a line that is not ABC;
+            the message has the line number.
     """
     reader = _Reader(name)
     tune = _tune(text, number, name)
+    if (letters := sum(len(line) for _, line in tune)) > MAX_LETTERS:
+        raise ScoreError(f"{name}: a tune of {letters:,} letters; at most {MAX_LETTERS:,} are read, cut it into parts")
     for line_number, line in tune:
         reader.line(line_number, line)
     return reader.score("\n".join(line for _, line in tune).strip() + "\n", unfold)
@@ -93,7 +97,8 @@ class _Reader:
         self.count = 0
 
     def error(self, what: str) -> ScoreError:
-        return ScoreError(f"{self.name}, line {self.line_number}: {what}")
+        words = " ".join(what.split())
+        return ScoreError(f"{self.name}, line {self.line_number}: {words if len(words) < 200 else words[:200] + '…'}")
 
     def line(self, number: int, line: str) -> None:
         """Read one line of the file: a field, notation, or something to skip; ScoreError names it."""

@@ -187,7 +187,7 @@ class Voice:
             alteration = self.altered.get(step, self.sharps.get(_STEPS[step % 7], 0))
         pitch = 12 * (step // 7 + 1) + _SEMITONES[step % 7] + alteration
         if not 0 <= pitch <= 127:
-            raise ScoreError(f"the note {written} lies outside of the MIDI range")
+            raise ScoreError(f"the note {written[:20]} lies outside of the MIDI range")
         return pitch
 
     def advance(self, length: Fraction) -> None:

@@ -123,7 +123,7 @@ def _measures(score: Score, voice: int, first: bool) -> list[Any]:
             if number >= len(bars):
                 continue
             inside = measure if len(layers) == 1 else stream.Voice(id=str(index + 1))
-            for event in bars[number]:
+            for event in _told(bars[number], score):
                 at = Fraction(event.start - begin, QUARTER)
                 spelled = _spelling(score, event.start)
                 for grace in graces[index].get(event.start, ()):
@@ -139,6 +139,19 @@ def _measures(score: Score, voice: int, first: bool) -> list[Any]:
             measure.paddingLeft = (score.bar_length or 0) - score.pickup
         measures.append(measure.splitAtDurations(recurse=True)[0])
     return measures
+
+
+def _told(bar: list[Event], score: Score) -> list[Event]:
+    """The bar's events; a lone rest that is not as long as the metre is cut in two.
+
+    Programs, music21 among them, take a lone rest for one that lasts as long as the metre says.
+    """
+    start, end = bar[0].start, bar[-1].end
+    metre = score.metre_at(start / QUARTER)
+    if len(bar) > 1 or bar[0].pitches or not metre or (end - start) * metre[1] == QUARTER * 4 * metre[0]:
+        return bar
+    middle = start + (end - start) // 2
+    return [Event(start, middle, ()), Event(middle, end, ())]
 
 
 def _marks(score: Score, first: bool) -> list[tuple[int, Any]]:

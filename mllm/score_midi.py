@@ -156,10 +156,10 @@ def to_midi(
 
     Tempo, metre and key are written with their changes. A metre that MIDI cannot say (a denominator that is no power of
     two) is left out; a church mode or a bare key signature is written as the major key of its signature. Lyrics are
-    written as text, the verses in their order. Chord symbols have no standard place in MIDI, and grace notes no time of
-    their own: both are left out. Repeats are not played out. A note that overlaps another of its voice and pitch goes to
-    a second track of the voice, for a channel holds a key once; where the channels do not suffice it cuts the other. Beyond fifteen voices those of the same program share a
-    track, for MIDI has fifteen channels beside the drums'.
+    written as text, the verses in their order. Chord symbols have no standard place in MIDI, and grace notes no time
+    of their own: both are left out. Repeats are not played out. A note that overlaps another of its voice and pitch
+    goes to a second track of the voice, for a channel holds a key once. Beyond fifteen tracks there is no second one,
+    and voices of the same program share theirs, for MIDI has fifteen channels beside the drums'.
 
     Raises:
         ScoreError: a tempo that MIDI cannot say or nobody could mean, more than fifteen different programs.

@@ -19,9 +19,10 @@ from pydantic import TypeAdapter
 
 from mllm.errors import ScoreError
 from mllm.music21_reading import read_with_music21
+from mllm.notation_screening import screen
 from mllm.score_types import Score
 
-MAX_MEMORY = 4 << 30  # bytes of address space
+MAX_MEMORY = 1 << 30  # bytes of address space
 SCORE = TypeAdapter(Score)
 
 
@@ -82,6 +83,10 @@ def _checked(data: bytes, kind: str, name: str, max_bytes: int) -> bytes:
                 raise ScoreError(f"{name}: not MusicXML (no score-partwise in it); export it again as .musicxml")
     elif b"**kern" not in data:
         raise ScoreError(f"{name}: not Humdrum kern (no **kern in it)")
+    try:
+        screen(_text(data), kind)
+    except ScoreError as error:
+        raise ScoreError(f"{name}: {error}") from error
     return data
 
 
@@ -104,7 +109,11 @@ def _unpacked(data: bytes, name: str, max_bytes: int) -> bytes:
             if "META-INF/container.xml" in archive.namelist():
                 if archive.getinfo("META-INF/container.xml").file_size > 100_000:
                     raise ScoreError(f"{name}: the archive's container is too large to be one")
-                for entry in ElementTree.fromstring(archive.read("META-INF/container.xml")).iter():
+                try:
+                    entries = list(ElementTree.fromstring(archive.read("META-INF/container.xml")).iter())
+                except ElementTree.ParseError:  # some programs write names with an apostrophe between apostrophes
+                    entries = []
+                for entry in entries:
                     if entry.tag.rpartition("}")[2] == "rootfile":
                         root = entry.get("full-path", root)
                         break

@@ -7,7 +7,8 @@ from collections.abc import Iterable
 from dataclasses import replace
 from typing import TypeVar
 
-from mllm.score_types import ChordSymbol, Grace, Lyric, Note, Score
+from mllm.errors import ScoreError
+from mllm.score_types import MAX_NOTES, ChordSymbol, Grace, Lyric, Note, Score
 
 _NEAR = 1e-6  # quarters: what lies closer is the same moment
 Timed = TypeVar("Timed", Note, ChordSymbol, Lyric, Grace)
@@ -21,16 +22,18 @@ def unfold(score: Score) -> Score:
     A repeat goes back to the last "|:", or to the end of the last repeat, or to the start. Jumps in words (D.C. al
     Fine) are not followed. Keys, metres and tempos that a repeat takes back are stated again.
 
+    Raises ScoreError where more than 200,000 notes would sound.
     """
     if not score.repeats:
         return score
     order = play_order(score.repeats, max(score.length, score.bars[-1] if score.bars else 0.0))
+    onsets = sorted(note.onset for note in score.notes)
+    if sum(bisect_left(onsets, end - _NEAR) - bisect_left(onsets, start - _NEAR) for start, end in order) > MAX_NOTES:
+        raise ScoreError(f"more than {MAX_NOTES:,} notes when the repeats are played out")
     return replace(
         score,
         notes=sorted(_played(score.notes, order)),
-        bars=tuple(
-            sorted({now + bar - a for now, a, b in _placed(order) for bar in score.bars if a < bar < b + _NEAR})
-        ),
+        bars=_bars(score.bars, order),
         keys=_restated(score.key if score.key is not None else score.signature, score.keys, order),
         metres=_restated(score.metre, score.metres, order),
         tempos=_restated(score.tempo, score.tempos, order),
