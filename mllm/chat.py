@@ -12,16 +12,18 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from transformers import StoppingCriteria, StoppingCriteriaList, TextIteratorStreamer
+from transformers import LogitsProcessorList, StoppingCriteria, StoppingCriteriaList, TextIteratorStreamer
 
 from mllm.assemble import MODELS, load_model
 from mllm.audio import SILENCE, samples_sha256
 from mllm.errors import AudioError, PromptError, ScoreError
+from mllm.grammar_decoding import GrammarCompiler, masks
 from mllm.modeling import MusicLMForConditionalGeneration
 from mllm.processing import MusicLMProcessor, is_score, read_conversation
 from mllm.provenance import read_provenance
@@ -70,6 +72,8 @@ class Prompt:
     embeddings: torch.Tensor  # [1, tokens, text hidden size]
     audio_tokens: int
     audio_seconds: float
+    begin: str = ""  # what the answer begins with: the model goes on from there
+    grammar: Any = None  # of what it may write, compiled
 
 
 class _Halt(StoppingCriteria):
@@ -154,6 +158,8 @@ class MusicLM:
         max_new_tokens: int = 64,
         temperature: float = 0.0,
         top_p: float = 1.0,
+        grammar: str | None = None,
+        begin: str = "",
         progress: Progress | None = None,
     ) -> Answer:
         """The assistant's next turn.
@@ -163,11 +169,15 @@ class MusicLM:
             max_new_tokens: longest answer, in tokens.
             temperature: 0 takes the likeliest token each time; above, tokens are drawn.
             top_p: draw from the likeliest tokens that hold this much of the probability.
+            grammar: EBNF of xgrammar (rule `root`) that what the model writes keeps to, such as one of
+                `mllm.abc_grammar`. An answer that is not `complete` may stop in the middle of it.
+            begin: words that the model is to go on from, as if it had written them; they are not part of the answer,
+                nor of the grammar.
             progress: called with (windows heard, windows in all) while a recording is heard.
         """
         begun = time.perf_counter()
         with self._lock:
-            prompt = self._prepare(messages, max_new_tokens, progress)
+            prompt = self._prepare(messages, max_new_tokens, progress, grammar, begin)
             ids = self._generate(prompt, max_new_tokens, temperature, top_p)
         return self._answer(prompt, ids, begun)
 
@@ -178,6 +188,8 @@ class MusicLM:
         max_new_tokens: int = 64,
         temperature: float = 0.0,
         top_p: float = 1.0,
+        grammar: str | None = None,
+        begin: str = "",
         progress: Progress | None = None,
     ) -> Generator[str, None, Answer]:
         """Like `chat`, in pieces of text as they come. The iterator's return value is the `Answer`.
@@ -186,7 +198,7 @@ class MusicLM:
         """
         begun = time.perf_counter()
         with self._lock:
-            prompt = self._prepare(messages, max_new_tokens, progress)
+            prompt = self._prepare(messages, max_new_tokens, progress, grammar, begin)
         streamer = TextIteratorStreamer(self.processor.tokenizer, skip_prompt=True, skip_special_tokens=True)
         halt = _Halt()
         result: list[torch.Tensor] = []
@@ -252,13 +264,29 @@ class MusicLM:
                 progress(min(first + WINDOWS_AT_ONCE, len(mask)), len(mask))
         return Heard(torch.cat(kept), mask, len(waveform) / extractor.sampling_rate)
 
+    @cached_property
+    def grammars(self) -> GrammarCompiler:
+        """Compiles grammars for this model."""
+        stops = self.model.generation_config.eos_token_id
+        vocabulary = self.model.get_output_embeddings().weight.shape[0]
+        return GrammarCompiler(self.processor.tokenizer, vocabulary, stops if isinstance(stops, list) else [stops])
+
     @torch.no_grad()
-    def _prepare(self, messages: Sequence[dict[str, Any]], max_new_tokens: int, progress: Progress | None) -> Prompt:
+    def _prepare(
+        self,
+        messages: Sequence[dict[str, Any]],
+        max_new_tokens: int,
+        progress: Progress | None,
+        grammar: str | None,
+        begin: str,
+    ) -> Prompt:
         processor = self.processor
+        compiled = self.grammars.compile(grammar) if grammar is not None else None
         conversation = read_conversation(messages, processor.reserved)
         heard = [self.hear(source, progress) for source in conversation.audios]
         first, *rest = processor.render(conversation.messages, add_generation_prompt=True).split(processor.audio_token)
         text = first + "".join(processor.audio_text(clip.mask) + piece for clip, piece in zip(heard, rest, strict=True))
+        text += begin
         ids = processor.tokenizer(text, add_special_tokens=False, return_tensors="pt", verbose=False)["input_ids"]
         ids = ids.to(self.model.device)
         audio_tokens = sum(len(clip.embeddings) for clip in heard)
@@ -271,7 +299,7 @@ class MusicLM:
         if heard:
             sound = torch.cat([clip.embeddings for clip in heard])
             embeddings = self.model.model.merge_audio(ids, embeddings, sound)
-        return Prompt(embeddings, audio_tokens, sum(clip.seconds for clip in heard))
+        return Prompt(embeddings, audio_tokens, sum(clip.seconds for clip in heard), begin, compiled)
 
     def _generate(
         self,
@@ -290,12 +318,15 @@ class MusicLM:
             max_new_tokens=max_new_tokens,
             streamer=streamer,
             stopping_criteria=StoppingCriteriaList([halt] if halt else []),
+            logits_processor=LogitsProcessorList([masks([prompt.grammar])] if prompt.grammar else []),
             **sampling,
         )
         return ids[0]
 
     def _answer(self, prompt: Prompt, ids: torch.Tensor, begun: float) -> Answer:
-        answer = Answer(self.processor.tokenizer.decode(ids, skip_special_tokens=True).strip())
+        text = self.processor.tokenizer.decode(ids, skip_special_tokens=True)
+        # behind words that were given, a space or a line break belongs to the answer
+        answer = Answer(text.rstrip() if prompt.begin else text.strip())
         stops = self.model.generation_config.eos_token_id
         answer.seconds = time.perf_counter() - begun
         answer.audio_seconds = prompt.audio_seconds
