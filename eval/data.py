@@ -10,8 +10,9 @@ from typing import Any
 from mllm.errors import MllmError
 from mllm.rows import RowsError, is_whole_clip, iter_rows, row_audios
 
-OF_SETS = "clips/sets-"
-"""Recordings of public sets: of one this is known, of another that, so they are no sample to compare tools on."""
+OTHERS = ("clips/sets-", "clips/score_and_sound-")
+"""Recordings of public sets, of one this is known and of another that, so they are no sample to compare tools on; and
+the short ones that are set beside scores, which `mllm.eval.score_tasks` asks about."""
 
 
 class EvalError(MllmError):
@@ -38,7 +39,7 @@ def read_clips(data: Path, split: str) -> list[EvalClip]:
             if is_whole_clip(row):
                 path = Path(row_audios(row)[0])
                 name = str(path.relative_to(data))
-                if not name.startswith(OF_SETS):
+                if not name.startswith(OTHERS):
                     clips.setdefault(name, EvalClip(name, path, row["facts"]))
     except RowsError as error:
         raise EvalError(str(error)) from error

@@ -17,7 +17,7 @@ from mllm.score import read_abc, sounding
 
 Given = str | None
 _OPTION = re.compile(r"^([A-E])\. (.+)$", re.MULTILINE)
-_LETTER = re.compile(r"(?:answer(?: is)?:?\s*)?\(?([A-E])\b[.):]?", re.IGNORECASE)
+_LETTER = re.compile(r"(?:(?:the )?answer(?: is)?:?\s*)?\(?([A-E])\b[.):\s]*(.*)", re.IGNORECASE | re.DOTALL)
 
 
 def question_of(row: Row) -> str:
@@ -45,7 +45,10 @@ def given_answer(text: str, row: Row, answers: Collection[str]) -> Given:
     options = options_of(row)
     if options:
         found = _LETTER.match(text)
-        return options.get(found[1].upper()) if found else None
+        option = options.get(found[1].upper()) if found else None
+        return (
+            option if found and option and (not found[2].strip() or option.casefold() in found[2].casefold()) else None
+        )
     if row["facts"].get("style") == "json":
         try:
             value = json.loads(text)["answer"]

@@ -27,8 +27,8 @@ from mllm.rows import Row, iter_rows
 from mllm.whole_files import write_whole
 
 SOUND = ("match", "which_of_three", "first_difference", "transcribe", "bar_at")
-LONGEST = 96
-"""Tokens of an answer: four bars of ABC."""
+LONGEST, LONGEST_ABC = 32, 96
+"""Tokens of an answer: a sentence; four bars of ABC."""
 Ask = Callable[[Row], str]
 
 
@@ -54,14 +54,18 @@ def without_sound(row: Row) -> list[dict[str, Any]]:
     ]
 
 
+def _longest(row: Row) -> int:
+    return LONGEST_ABC if row["facts"].get("head") else LONGEST
+
+
 def conditions(model: str) -> dict[str, Ask]:
     """Who is asked: name -> what answers a row."""
     from mllm import load
 
     music, plain = load(model), _untuned()
     return {
-        "model": lambda row: str(music.chat(row["messages"][:-1], max_new_tokens=LONGEST)),
-        "no recording": lambda row: str(music.chat(without_sound(row), max_new_tokens=LONGEST)),
+        "model": lambda row: str(music.chat(row["messages"][:-1], max_new_tokens=_longest(row))),
+        "no recording": lambda row: str(music.chat(without_sound(row), max_new_tokens=_longest(row))),
         "untuned": plain,
     }
 
@@ -85,7 +89,7 @@ def _untuned() -> Ask:
             for m in without_sound(row)
         ]
         ids = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_tensors="pt", return_dict=True)
-        out = model.generate(**ids, max_new_tokens=LONGEST, do_sample=False, pad_token_id=tokenizer.eos_token_id)
+        out = model.generate(**ids, max_new_tokens=_longest(row), do_sample=False, pad_token_id=tokenizer.eos_token_id)
         return str(tokenizer.decode(out[0, ids["input_ids"].shape[1] :], skip_special_tokens=True))
 
     return answer
@@ -190,5 +194,8 @@ def main(
     typer.echo(f"{time.perf_counter() - begun:.0f} s")
 
 
+app = typer.Typer(add_completion=False)
+app.command()(main)
+
 if __name__ == "__main__":
-    typer.run(main)
+    app()
