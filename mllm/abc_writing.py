@@ -5,8 +5,8 @@ all octaves or not at all hear the same notes.
 """
 
 from dataclasses import dataclass, field
+from fractions import Fraction
 from functools import lru_cache
-from math import gcd
 
 from mllm.abc_lyrics import written
 from mllm.measures import QUARTER, Event, bars_of, end_of, layers_of, moment_of
@@ -148,8 +148,12 @@ def _key(key: Key | None) -> str:
 
 @lru_cache(maxsize=4096)
 def _length(ticks: int, unit: int) -> str:
-    common = gcd(ticks, unit)
-    above, below = ticks // common, unit // common
+    return note_length(Fraction(ticks, unit))
+
+
+def note_length(units: Fraction) -> str:
+    """How a note of so many units is written behind its name: "" for one, "3/" for one and a half."""
+    above, below = units.numerator, units.denominator
     return f"{'' if above == 1 else above}{'' if below == 1 else '/' if below == 2 else f'/{below}'}"
 
 

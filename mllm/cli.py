@@ -16,6 +16,8 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from mllm.cli_compose import compose
+from mllm.cli_model import load_quietly
 from mllm.cli_score import score_verbs
 from mllm.data_recipes.command_line import data_verbs
 from mllm.errors import MllmError, PromptError
@@ -27,6 +29,8 @@ EXTRAS = {
     "pydantic": "data",
     "pyarrow": "data",
     "librosa": "eval",
+    "xgrammar": "grammar",
+    "mir_eval": "eval",
 }
 
 
@@ -66,6 +70,7 @@ app = typer.Typer(
 )
 app.add_typer(score_verbs, name="score")
 app.add_typer(data_verbs, name="data")
+app.command()(compose)
 
 ModelName = Annotated[str, typer.Option("--model", "-m", help="`mini`, or the folder of a checkpoint or adapter.")]
 
@@ -123,7 +128,7 @@ def ask(
             raise PromptError(f"{file}: no such file" if not Path(file).exists() else f"{file}: not a file")
     if verify:
         _need_estimators(files)  # before the model is loaded for nothing
-    music = _load(model)
+    music = load_quietly(model)
     with _hearing_bar() as progress:
         pieces = music.stream(
             [music.question(files, question, hear=hear)], max_new_tokens=max_new_tokens, progress=progress
@@ -170,16 +175,6 @@ def _print_verdicts(verdicts: list[Any]) -> None:
         # Text, not markup: an answer may hold brackets that rich would read as styles
         table.add_row(Text(said), Text(v.verdict, colours[v.verdict]), *map(Text, cells))
     Console(width=None if sys.stdout.isatty() else 160).print(table)
-
-
-def _load(model: str, **options: Any) -> Any:
-    """`mllm.chat.load`; no bars of transformers from here on, not when something is saved either."""
-    from transformers.utils import logging
-
-    from mllm.chat import load
-
-    logging.disable_progress_bar()
-    return load(model, **options)
 
 
 def _print_pieces(pieces: Iterator[str], echo: bool) -> Any:
@@ -248,7 +243,7 @@ def chat(
 
     logging.getLogger("mllm").setLevel(logging.INFO)
     typer.echo(f"loading {model} ...", err=True)
-    serve_page(_load(model), host=host, port=port, share=share, browser=browser)
+    serve_page(load_quietly(model), host=host, port=port, share=share, browser=browser)
 
 
 def _refuse_taken(host: str, port: int) -> None:
@@ -326,7 +321,7 @@ def export(
 
     from mllm.assemble import save_model
 
-    music = _load(model, dtype=getattr(torch, dtype))
+    music = load_quietly(model, dtype=getattr(torch, dtype))
     save_model(music.model, music.processor, folder, music.provenance | {"exported_from": model, "dtype": dtype})
     typer.echo(f'{folder}: written; try it with `mllm ask --model {folder} song.mp3 "What key is this in?"`')
 
