@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 from mllm.errors import ScoreError
@@ -113,7 +113,7 @@ def _words(text: str, row: Row, answers: Collection[str]) -> Given:
     return longest[0] if len(longest) == 1 else None
 
 
-_READERS: dict[str, Callable[[str, Row, Collection[str]], Given]] = (
+_READERS: Mapping[str, Callable[[str, Row, Collection[str]], Given]] = (
     dict.fromkeys(("score_count_notes", "score_count_pitch"), _number)
     | dict.fromkeys(
         ("score_compare", "score_locate", "score_bar_error", "score_wrong_note", "first_difference", "bar_at"), _bar

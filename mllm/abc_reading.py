@@ -92,7 +92,7 @@ class _Reader:
         self.metres: dict[Fraction, tuple[int, int] | None] = {}
         self.tempos: dict[Fraction, float] = {}
         self.block, self.goes_on = 0, False  # lines of music that w: lines belong to
-        self.header_line = 1
+        self.stray: ScoreError | None = None  # what a line of the header is that is none
         self.current: Voice | None = None
         self.count = 0
 
@@ -117,10 +117,11 @@ class _Reader:
         if not line.strip():
             return None
         if not self.in_body:
-            if number > self.header_line and re.search(r"\w", line):
-                raise self.error(
-                    "music or prose before the K: field; every tune needs K: as the last line of its header"
-                )
+            if re.search(r"\w", line):
+                stray = self.error("music or prose before the K: field; every tune needs K: to end its header")
+                if "|" in line:
+                    raise stray
+                self.stray = self.stray or stray  # a slip of the pen, where K: comes after all
             return None
         self.block += not self.goes_on
         self.goes_on = line.endswith("\\")
@@ -268,7 +269,9 @@ class _Reader:
     def score(self, abc: str, unfold: bool) -> Score:
         """What has been read as a `Score`, with repeats played out if `unfold`; ScoreError without notes."""
         if not self.in_body:
-            raise self.error("no K: field up to here; every ABC tune needs one, such as K:G, as the end of its header")
+            raise self.stray or self.error(
+                "no K: field up to here; every ABC tune needs one, such as K:G, as the end of its header"
+            )
         voices = [v for v in self.voices.values() if v.notes]
         if not voices:
             raise self.error("a header but no notes")

@@ -44,7 +44,8 @@ def to_abc(score: Score, *, title: bool = True) -> str:
     named = any(score.instruments[part.voice] for part in parts if part.voice < len(score.instruments))
     for number, part in enumerate(parts, 1):
         if len(parts) > 1 or named:
-            name = score.instruments[part.voice].replace('"', "'") if part.voice < len(score.instruments) else ""
+            name = score.instruments[part.voice] if part.voice < len(score.instruments) else ""
+            name = " ".join(name.replace('"', "'").split())
             lines.append(f'V:{number} nm="{name}"' if name else f"V:{number}")
         lines += _rows(part, unit, key)
     return "\n".join(lines) + "\n"
