@@ -19,9 +19,9 @@ _NO_KEY = re.compile(r"(?i)none\b|clef|treble|bass|alto|tenor|perc|octave|transp
 
 
 def read_metre(value: str) -> tuple[int, int] | None:
-    """M: as (beats, note value); C is 4/4, C| is 2/2, "2+3/8" is 5/8; none and nothing are None."""
+    """M: as (beats, note value); C is 4/4, C| is 2/2, "2+3/8" is 5/8; none, free and nothing are None."""
     value = value.strip().strip('"')
-    if value in ("", "none"):
+    if value in ("", "none") or value.lower().startswith(("free", "frei")):  # as the Essen collection writes it
         return None
     if value in ("C", "C|"):
         return (4, 4) if value == "C" else (2, 2)

@@ -224,6 +224,7 @@ def test_repeats_play_out_on_request() -> None:
         ("M:C|\nQ:1/2=60\nL:1/4", (2, 2), 120.0, 1.0),
         ("M:6/8\nQ:3/8=80\nL:1/8", (6, 8), 120.0, 0.5),
         ("M:none\nL:1/4", None, None, 0.0),
+        ("M:FREI4/4\nL:1/4", None, None, 0.0),
         ('M:3/4\nQ:"Andante"\nL:1/8', (3, 4), None, 0.5),
     ],
 )
