@@ -20,6 +20,7 @@ from typing import Annotated, Any
 import numpy as np
 import typer
 
+from mllm.errors import MllmError
 from mllm.eval.data import EvalError
 from mllm.eval.report import interval
 from mllm.eval.score_answers import given_answer, is_right, options_of
@@ -178,7 +179,11 @@ def main(
     from mllm.eval.transcription import note_scores
 
     begun = time.perf_counter()
-    tasks = rows_of(data, split, limit)
+    try:
+        tasks = rows_of(data, split, limit)
+    except MllmError as error:
+        typer.echo(f"error: {error}", err=True)
+        raise typer.Exit(1) from error
     said = ask_all(tasks, conditions(model), output / "answers.jsonl")
     lines = table_of(tasks, said)
     notes = note_scores(tasks.get("transcribe", []), lambda row: said["model", row["id"]])

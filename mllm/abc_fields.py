@@ -63,8 +63,8 @@ def read_tempo(value: str, unit: Fraction) -> float | None:
 def read_key(value: str) -> tuple[Key | None, dict[str, int]]:
     """K: as the key (None for none) and what it does to letters, {"F": 1} for one sharp."""
     value = STRING.sub("", value).strip()
-    if value.startswith(("HP", "Hp")):  # highland pipes: A mixolydian by its notes, with or without a signature
-        return Key("A", "mixolydian"), {"F": 1, "C": 1} if value[1] == "p" else {}
+    if value.startswith(("HP", "Hp")):  # highland pipes: A mixolydian by its notes, whether the clef shows it or not
+        return Key("A", "mixolydian"), {"F": 1, "C": 1}
     match = re.match(r"([A-G])([#b]?)\s*([A-Za-z]*)", value)
     if not match:
         if value and not _NO_KEY.match(value):
@@ -79,7 +79,9 @@ def read_key(value: str) -> tuple[Key | None, dict[str, int]]:
     for i in range(abs(key.signature)):
         letter = (_SHARPS if key.signature > 0 else _SHARPS[::-1])[i % 7]
         sharps[letter] = sharps.get(letter, 0) + (1 if key.signature > 0 else -1)
-    return key, _explicit(value[match.end() :], {} if word == "exp" or " exp" in value else sharps)
+    if word == "exp" or " exp" in value:  # a signature of its own: no mode is stated
+        return None, _explicit(value[match.end() :], {})
+    return key, _explicit(value[match.end() :], sharps)
 
 
 def _explicit(value: str, sharps: dict[str, int]) -> dict[str, int]:

@@ -29,6 +29,8 @@ from mllm.score_types import (
 Change = TypeVar("Change")
 MAX_LETTERS = 300_000  # of one tune: read in three seconds or less, whatever stands there
 
+_OF_A_BOOK = re.compile(r"[ILMQU]:|%%MIDI")  # what stands before the first tune and holds for all of them
+_NOTES = re.compile(r"[A-Ga-gxyz\d\s/,'^_=<>(){}\[\]:&.~!-]*")  # a line of music without a bar line
 _ENDING_OF_LINE = re.compile(r"\s*([1-9])(?=\s*[A-Ga-gxz^_=(\[{\"~.])")  # its bar line ends the line before
 
 
@@ -66,7 +68,8 @@ def _tune(text: str, number: int | None, name: str) -> list[tuple[int, str]]:
         return lines
     for k, start in enumerate(starts):
         if number is None or re.fullmatch(rf"X:\s*0*{number}\s*(%.*)?", lines[start][1]):
-            return lines[start : starts[k + 1] if k + 1 < len(starts) else None]
+            tune = lines[start : starts[k + 1] if k + 1 < len(starts) else None]
+            return [tune[0], *(line for line in lines[: starts[0]] if _OF_A_BOOK.match(line[1])), *tune[1:]]
     raise ScoreError(
         f"{name}: no tune X:{number} in it; it holds {', '.join(map(str, tune_numbers(text)[:20])) or 'none'}"
     )
@@ -92,6 +95,7 @@ class _Reader:
         self.metres: dict[Fraction, tuple[int, int] | None] = {}
         self.tempos: dict[Fraction, float] = {}
         self.block, self.goes_on = 0, False  # lines of music that w: lines belong to
+        self.blank = self.ended = False  # a blank line before this one; and free text behind it: the tune is over
         self.stray: ScoreError | None = None  # what a line of the header is that is none
         self.current: Voice | None = None
         self.count = 0
@@ -115,6 +119,11 @@ class _Reader:
         if match:
             return self.field(match[1], match[2].strip())
         if not line.strip():
+            self.blank = self.in_body
+            return None
+        self.ended |= self.blank and "|" not in line and not _NOTES.fullmatch(line)
+        self.blank = False
+        if self.ended:  # free text between the tunes of a book
             return None
         if not self.in_body:
             if re.search(r"\w", line):
@@ -140,7 +149,7 @@ class _Reader:
         """Read one information field such as `M:6/8`; unknown letters are skipped."""
         try:
             if letter == "T" and not self.title:
-                self.title = value
+                self.title = value.replace("\\%", "%")
             elif letter == "M":
                 self.set_metre(read_metre(value))
             elif letter == "L":
@@ -179,7 +188,7 @@ class _Reader:
     def set_tempo(self, tempo: float | None) -> None:
         if tempo is None:
             return
-        if self.tempo is None and not any(v.notes for v in self.voices.values()):
+        if not any(v.notes for v in self.voices.values()):
             self.tempo = tempo
         else:
             self.tempos.setdefault(self.voice().time, tempo)
@@ -200,7 +209,7 @@ class _Reader:
                 self.key = key
             elif key is not None or none:
                 self.keys.setdefault(voice.time, 0 if key is None else key)
-        if key is not None or none:
+        if key is not None or none or sharps:
             voice.sharps = sharps
         if octave:
             voice.octave = int(octave[1])
@@ -216,7 +225,7 @@ class _Reader:
                 raise ScoreError("more than 64 voices")
             voice = self.voices[label] = self.new_voice()
         if name := re.search(r'(?:\bname|\bnm)\s*=\s*"([^"]*)"', value):
-            voice.name = name[1].replace("\\n", " ").strip()
+            voice.name = name[1].replace("\\n", " ").replace("\\%", "%").strip()
         if octave := re.search(r"octave=(-?\d)", value):
             voice.octave = int(octave[1])
         if re.search(r"\bperc\b", value):

@@ -224,7 +224,7 @@ class Voice:
 
     def ending(self, numbers: str) -> None:
         if numbers[0].isdigit():
-            self.repeats.append((self.time, f"[{numbers[0]}"))
+            self.repeats.append((self.time, f"[{numbers.rstrip(',.-')[:8]}"))
 
     def open_line(self, block: int) -> None:
         """Notes from here on are what the next w: line goes under, unless they go on in the same block."""

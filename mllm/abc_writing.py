@@ -36,7 +36,7 @@ def to_abc(score: Score, *, title: bool = True) -> str:
     unit = min(_UNITS, key=lambda u: sum(len(_length(length, u)) for length in lengths))
     lines = ["X:1"]
     if title and score.title:
-        lines.append(f"T:{' '.join(score.title.split())}")
+        lines.append(f"T:{_text(score.title)}")
     lines += [f"M:{_metre(score.metre)}", f"L:1/{4 * QUARTER // unit}"]
     if score.tempo:
         lines.append(f"Q:{_tempo(score.tempo)}")
@@ -45,7 +45,7 @@ def to_abc(score: Score, *, title: bool = True) -> str:
     for number, part in enumerate(parts, 1):
         if len(parts) > 1 or named:
             name = score.instruments[part.voice] if part.voice < len(score.instruments) else ""
-            name = " ".join(name.replace('"', "'").split())
+            name = _text(name.replace('"', "'"))
             lines.append(f'V:{number} nm="{name}"' if name else f"V:{number}")
         lines += _rows(part, unit, key)
     return "\n".join(lines) + "\n"
@@ -133,6 +133,11 @@ def _words(part: _Part, events: list[Event]) -> list[str]:
         lyrics = part.lyrics.get(verse, {})
         lines.append(f"w: {written([lyrics.get(event.start, '') for event in events]) or '*'}")
     return lines
+
+
+def _text(words: str) -> str:
+    """On one line, and without what would begin a comment."""
+    return " ".join(words.split()).replace("%", "\\%")
 
 
 def _metre(metre: tuple[int, int] | None) -> str:

@@ -74,7 +74,8 @@ _TEMPO = pattern(
     rf"|(?<![\d./]){_SPAN}\s?(?:({_UNIT})(?:[\s-]notes?|s)\s(?:per|a)\sminute"
     r"|-?bpm\b|beats?\s?(?:per|a|/)\s?min(?:ute)?|b\.p\.m\.?)"
     r"|\b(?:tempo|bpm|speed|metronome(?:\smark(?:ing)?)?)\b[\s|:=]{0,4}"
-    rf"(?:(?:{any_of(words.TEMPO_LINKS)})[\s|:=]{{0,3}}){{0,4}}{_SPAN}(?![\d/]|\s?(?:bars|seconds|%))"
+    rf"(?:(?:{any_of(words.TEMPO_LINKS)})[\s|:=]{{0,3}}){{0,4}}{_SPAN}"
+    rf"(?![\d/]|\s?(?:bars|seconds|%)|\s?(?:{_UNIT})(?:[\s-]notes?|s)\s(?:per|a)\sminute)"
 )
 
 

@@ -134,7 +134,8 @@ TURNS = ("but", "however", "yet", "though", "although")  # what comes after them
 # A sentence with one of these says nothing about the music as it is.
 HYPOTHETICAL = (
     "if", "suppose", "supposing", "imagine", "assume", "assuming", "unless", "were it", "would be in",
-    "had it been", "let's say", "for example", "e.g.",
+    "had it been", "let's say", "for example", "e.g.", "don't think", "do not think", "don't believe", "do not believe",
+    "i doubt", "doubtful", "unlikely", "hardly",
 )  # fmt: skip
 NOT_HYPOTHETICAL = (
     "if i'm not mistaken", "if i am not mistaken", "if i hear right", "if anything", "as if",

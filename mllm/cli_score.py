@@ -14,18 +14,21 @@ score_verbs = typer.Typer(
     no_args_is_help=True, help="Work with scores: show, facts, convert, render (sheet music, piano roll, sound)."
 )
 ScoreFile = Annotated[str, typer.Argument(metavar="FILE", help="abc, mid, musicxml, mxl or krn.")]
+TuneNumber = Annotated[
+    int | None, typer.Option("--number", help="Of a book of ABC tunes: the X: of the one wanted; default the first.")
+]
 OutputFile = Annotated[Path, typer.Argument(metavar="OUTPUT", show_default=False)]
 
 
 @score_verbs.command()
-def show(file: ScoreFile) -> None:
+def show(file: ScoreFile, number: TuneNumber = None) -> None:
     """Title, facts in words, and the notes as ABC text.
 
     mllm score show tune.mid
     """
     from mllm.score import all_facts, read_score, to_abc
 
-    score = read_score(_existing(file))
+    score = read_score(_existing(file), number=number)
     told = {name: value for name, value in all_facts(score).items() if name != "chord_symbols"}  # the ABC shows them
     for name, value in told.items():
         if value not in (None, False) and (words := _words(value).strip()):
@@ -35,7 +38,9 @@ def show(file: ScoreFile) -> None:
 
 @score_verbs.command("facts")
 def print_facts(
-    file: ScoreFile, bars: Annotated[bool, typer.Option("--bars", help="What stands in each bar instead.")] = False
+    file: ScoreFile,
+    bars: Annotated[bool, typer.Option("--bars", help="What stands in each bar instead.")] = False,
+    number: TuneNumber = None,
 ) -> None:
     """What is exactly true of a score, as JSON: key, metre, bars, range, intervals, note values, chords, form and more.
 
@@ -45,14 +50,17 @@ def print_facts(
     """
     from mllm.score import all_facts, bar_contents, read_score
 
-    score = read_score(_existing(file))
+    score = read_score(_existing(file), number=number)
     found = bar_contents(score) if bars else all_facts(score)
     typer.echo(json.dumps(found, indent=1, ensure_ascii=False, default=str))
 
 
 @score_verbs.command()
 def convert(
-    file: ScoreFile, output: OutputFile, transpose: Annotated[int, typer.Option(help="Semitones.")] = 0
+    file: ScoreFile,
+    output: OutputFile,
+    transpose: Annotated[int, typer.Option(help="Semitones.")] = 0,
+    number: TuneNumber = None,
 ) -> None:
     """Write a score in another format: .abc, .mid or .musicxml, by the suffix of OUTPUT.
 
@@ -78,7 +86,7 @@ def convert(
     source = _existing(file)
     if output.exists() and output.samefile(source):
         raise ScoreError(f"{output}: is the file itself, whose layout and comments would be lost: name another")
-    score = move(read_score(source), transpose)
+    score = move(read_score(source, number=number), transpose)
     midi = (".mid", ".midi")
     if source.suffix.lower() in midi and output.suffix.lower() not in midi:  # what was played becomes note values
         score, moved = quantize(score)
@@ -95,6 +103,7 @@ def render(
     width: Annotated[int | None, typer.Option(min=300, max=4000, help="Of a picture, pixels.")] = None,
     soundfont: Annotated[Path | None, typer.Option(help="An .sf2 file; default TimGM6mb.")] = None,
     sampling_rate: Annotated[int, typer.Option(min=8000, max=192_000, help="Hz.")] = 44_100,
+    number: TuneNumber = None,
 ) -> None:
     """Make a score to look at or listen to, by the suffix of OUTPUT.
 
@@ -137,7 +146,7 @@ def render(
             f"{output}: can make {', '.join(makers)}, not {suffix or 'a file without suffix'}; "
             "`mllm score convert` writes notation and MIDI"
         )
-    data, words = maker(read_score(_existing(file), unfold=maker is sound))
+    data, words = maker(read_score(_existing(file), number=number, unfold=maker is sound))
     _write(output, data)
     typer.echo(f"{output}: {words}")
 

@@ -44,11 +44,13 @@ WRITERS: dict[str, Callable[[Composition], bytes]] = {
 
 
 def check_suffix(output: Path) -> None:
-    """ScoreError for a file that cannot be written by its suffix."""
+    """ScoreError for a file that cannot be written: another suffix, no such folder."""
     if output.suffix.lower() not in WRITERS:
         raise ScoreError(
             f"{output}: can write .abc, .mid and .musicxml, not {output.suffix or 'a file without suffix'}"
         )
+    if not output.parent.is_dir():
+        raise ScoreError(f"{output}: there is no folder {output.parent}")
 
 
 def write_composition(piece: Composition, output: Path) -> None:

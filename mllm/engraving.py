@@ -13,6 +13,7 @@ from typing import Any
 from xml.etree import ElementTree
 
 from mllm.errors import ScoreError
+from mllm.measures import QUARTER, bar_lines, end_of
 from mllm.musicxml_writing import to_musicxml
 from mllm.quantization import quantize
 from mllm.score_types import DRUMS, Score
@@ -171,6 +172,9 @@ def _music(score: Score) -> bytes:
     """MusicXML; of what was played and not written, the nearest that can be read."""
     from music21.exceptions21 import Music21Exception
 
+    if score.keys:  # verovio draws a new signature at a bar line only
+        lines = {tick / QUARTER for tick in bar_lines(score, end_of(score))} | {moment for moment, _ in score.keys}
+        score = replace(score, bars=tuple(sorted(lines)))
     moments = [moment for n in score.notes for moment in (n.onset, n.onset + n.duration)]
     off = sum(all(abs(m * d - round(m * d)) > _NEAR for d in _DIVISIONS) for m in moments)
     if off <= _PLAYED * len(moments):

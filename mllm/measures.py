@@ -85,7 +85,7 @@ def bars_of(
     if until > now:
         events.append(Event(now, until, ()))
         now = until
-    lines = _bar_lines(score, now)
+    lines = bar_lines(score, now)
     stops = sorted({*lines, *(tick for tick in cuts if 0 < tick < now)})
     at_line = set(lines)
     bars: list[list[Event]] = [[]]
@@ -111,7 +111,7 @@ def end_of(score: Score) -> int:
     return moment_of(max([score.length, *score.bars[-1:], *(moment for moment, _ in score.repeats)]))
 
 
-def _bar_lines(score: Score, end: int) -> list[int]:
+def bar_lines(score: Score, end: int) -> list[int]:
     """Where the bar lines between 0 and `end` stand: as written, and where nothing is written by the metres."""
     lines = sorted({moment_of(b) for b in (*score.bars, *(moment for moment, _ in score.repeats))} - {0})
     now = lines[-1] if lines else 0

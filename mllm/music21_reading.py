@@ -172,11 +172,11 @@ def _named(signature: Any) -> Key | None:
 
 
 def _timeline(marks: Iterable[tuple[float, Value]]) -> tuple[Value | None, tuple[tuple[float, Value], ...]]:
-    """The first value, and later ones that differ from what was in force."""
+    """The value at the start, and later ones that differ from what was in force."""
     first: Value | None = None
     later: list[tuple[float, Value]] = []
     for moment, value in marks:
-        if first is None:
+        if moment <= 0 and first is None:
             first = value
         elif value != (later[-1][1] if later else first):
             later.append((moment, value))
@@ -195,5 +195,5 @@ def _repeats(measures: list[Any]) -> tuple[tuple[float, str], ...]:
                 marks.append((moment, 0, ":|") if line.direction == "end" else (moment, 1, "|:"))
         for bracket in measure.getSpannerSites(spanner.RepeatBracket):
             if bracket.isFirst(measure):
-                marks.append((start, 2, f"[{str(bracket.number)[:1]}"))
+                marks.append((start, 2, f"[{','.join(map(str, bracket.numberRange))[:8]}"))
     return tuple((moment, mark) for moment, _, mark in sorted(marks))

@@ -63,7 +63,6 @@ def _exported(score: Score) -> bytes:
         for bracket in _endings(score, measures):
             part.insert(0, bracket)
         piece.insert(0, part)
-        part.makeAccidentals(inPlace=True)
         _make_readable(part, measures, drums=name == DRUMS)
         if len(piece.parts) == 1:
             _put_chords(score, measures)
@@ -135,10 +134,33 @@ def _measures(score: Score, voice: int, first: bool) -> list[Any]:
                 ties[index] = event.held
             if inside is not measure:
                 measure.insert(0, inside)
+        _put_accidentals(measure, score, begin)
         if not number and score.pickup:
             measure.paddingLeft = (score.bar_length or 0) - score.pickup
         measures.append(measure.splitAtDurations(recurse=True)[0])
     return measures
+
+
+def _put_accidentals(measure: Any, score: Score, begin: int) -> None:
+    """Writes the accidentals that neither key nor bar say already; music21 minds no key change within a bar."""
+    from music21 import chord, pitch
+
+    state: dict[str, int] = {}
+    key = _spelling(score, begin)
+    for element in sorted(measure.recurse().notes, key=lambda one: one.getOffsetInHierarchy(measure)):
+        here = _spelling(score, begin + moment_of(float(element.getOffsetInHierarchy(measure))))
+        if here != key:
+            key, state = here, {}
+        for one in element.notes if isinstance(element, chord.Chord) else [element]:
+            place, alteration = f"{one.pitch.step}{one.pitch.octave}", int(one.pitch.alter)
+            known = state.get(place, key.alteration(one.pitch.step))
+            tied = one.tie is not None and one.tie.type != "start"
+            if alteration == 0 and known != 0:
+                one.pitch.accidental = pitch.Accidental("natural")
+            if one.pitch.accidental is not None:
+                one.pitch.accidental.displayStatus = alteration != known and not tied
+            if not tied:
+                state[place] = alteration
 
 
 def _told(bar: list[Event], score: Score) -> list[Event]:
@@ -207,11 +229,11 @@ def _endings(score: Score, measures: list[Any]) -> list[Any]:
     brackets = []
     for moment, mark in score.repeats:
         begin = starts.get(moment_of(moment))
-        if mark[0] != "[" or begin is None or not mark[1:].isdigit():
+        if mark[0] != "[" or begin is None:
             continue
         later = [starts.get(moment_of(m), len(measures)) for m, other in score.repeats if m > moment and other != "|:"]
         end = min(later, default=begin + 1)
-        brackets.append(spanner.RepeatBracket(measures[begin:end], number=int(mark[1:])))
+        brackets.append(spanner.RepeatBracket(measures[begin:end], number=mark[1:]))
     return brackets
 
 

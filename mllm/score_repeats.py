@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable
 from dataclasses import replace
@@ -45,21 +46,54 @@ def unfold(score: Score) -> Score:
 
 
 def play_order(repeats: Iterable[tuple[float, str]], end: float) -> list[Stretch]:
-    """Stretches of written time in the order of their playing; no moment is in more than two of them."""
+    """Stretches of written time in the order of their playing.
+
+    A repeat with endings is played as often as its endings count, "[1,2" and "[3" three times; the last one goes on.
+    """
+    marks = [*repeats, (end, "")]
     order: list[Stretch] = []
-    start, first_ending = 0.0, None
-    for moment, mark in [*repeats, (end, "")]:
-        if mark == ":|" and moment > start:
-            order += [(start, moment), (start, moment if first_ending is None else first_ending)]
-            start, first_ending = moment, None
-        elif mark == "|:" and moment > start:
-            order.append((start, moment))
-            start, first_ending = moment, None
-        elif mark == "[1":
-            first_ending = moment
-    if end > start:
-        order.append((start, end))
+    start = 0.0
+    endings: list[tuple[set[int], float]] = []  # of the repeat being read: times through, and where each begins
+    closed = 0.0  # where the last ending was closed by a repeat sign
+
+    def play(until: float) -> None:
+        if not endings:
+            order.append((start, until))
+            return
+        stops = [begin for _, begin in endings[1:]] + [until]
+        times = max(n for numbers, _ in endings for n in numbers)
+        for time in range(1, times + 1):
+            for (numbers, begin), stop in zip(endings, stops, strict=True):
+                if time in numbers:
+                    order.extend([(start, endings[0][1]), (begin, stop)])
+        if closed == until and times == 1:  # a repeat sign, and no ending for the next time
+            order.append((start, endings[0][1]))
+        elif closed == until and len(stops) > 1 and stops[-1] - endings[-1][1] > stops[-2] - endings[-2][1] + _NEAR:
+            order.append((endings[-1][1], until))  # it closes a part of its own behind the last ending
+
+    for (moment, mark), (later, after) in zip(marks, [*marks[1:], (end, "")], strict=True):
+        if mark.startswith("["):
+            endings.append((_numbers(mark), moment))
+        elif mark == ":|" and moment > start:
+            closed = moment if endings else closed
+            if endings and after.startswith("[") and later - moment < _NEAR:
+                continue
+            if not endings:
+                order.append((start, moment))
+            play(moment)
+            start, endings = moment, []
+        elif mark in ("|:", "") and moment > start:
+            play(moment)
+            start, endings = moment, []
     return [(a, b) for a, b in order if b > a]
+
+
+def _numbers(mark: str) -> set[int]:
+    """Which times through an ending is for: 1 and 2 of "[1,2"; at most nine."""
+    numbers: set[int] = set()
+    for first, last in re.findall(r"(\d+)(?:-(\d+))?", mark):
+        numbers |= set(range(int(first), int(last or first) + 1)) if int(last or first) <= 9 else set()
+    return numbers or {1}
 
 
 def _placed(order: list[Stretch]) -> list[tuple[float, float, float]]:

@@ -162,3 +162,53 @@ def test_repeats_of_any_format_are_played_out(tmp_path: Path) -> None:
     (tmp_path / "a.musicxml").write_bytes(to_musicxml(read_abc(SONG)))
     played = read_score(tmp_path / "a.musicxml", unfold=True)
     assert sounding(played.notes) == sounding(read_abc(SONG, unfold=True).notes)
+
+
+@pytest.mark.parametrize(
+    ("body", "sounds"),
+    [
+        ("|:CD|1 E:|2 F:|3 G|]", "CDE CDF CDG"),
+        ("|:CD|1,2 E:|3 F|]", "CDE CDE CDF"),
+        ("|:C|1-2 D:|3 E|:F:|", "CD CD CE FF"),
+        ("|:C|1 D:|2 E:|F|]", "CD CE F"),
+        ("|:C|1 D:|F|]", "CDC F"),
+        ("C:|:D:|E|", "CC DD E"),
+    ],
+)
+def test_endings_are_played_as_often_as_they_say(body: str, sounds: str) -> None:
+    head = "X:1\nM:none\nL:1/4\nK:C\n"
+    score = read_abc(head + body)
+    assert [n.pitch for n in unfold(score).notes] == [n.pitch for n in read_abc(head + sounds).notes]
+    again = read_with_music21(to_musicxml(score).decode(), "musicxml")
+    assert unfold(again).notes == unfold(score).notes and read_abc(to_abc(score)).repeats == score.repeats
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(st.sampled_from(["|:", ":|", "|", "[1", "[2", "[1,2", "[3", "|1", "::"]), max_size=12))
+def test_in_any_order_of_marks_every_note_is_played(marks: list[str]) -> None:
+    score = read_abc("X:1\nM:none\nL:1/4\nK:C\n" + "CD" + "".join(f"{mark} CD" for mark in marks) + "E\n")
+    played = unfold(score)
+    assert played.notes[0].pitch == 60
+    assert {n.pitch for n in played.notes} == {n.pitch for n in score.notes}
+
+
+def test_a_key_change_within_a_bar_says_its_accidentals() -> None:
+    written = to_musicxml(read_abc("X:1\nM:4/4\nL:1/4\nK:G\nfg[K:A]cg|=g f g ^g|[K:Eb]e =e e2|\n")).decode()
+    shown = [s.count("<accidental>") and s.split("<accidental>")[1].split("<")[0] for s in written.split("<note>")[1:]]
+    assert shown == [0, 0, 0, 0, "natural", 0, 0, "sharp", 0, "natural", 0]
+
+
+def test_a_first_tempo_that_comes_later_stays_there() -> None:
+    score = read_abc("X:1\nM:4/4\nL:1/4\nK:C\nCDEF|[Q:1/4=80]GABc|\n")
+    again = read_with_music21(to_musicxml(score).decode(), "musicxml")
+    assert again.tempo is None and again.tempos == score.tempos == ((4.0, 80.0),)
+
+
+def test_a_book_has_a_header_and_words_between_its_tunes(tmp_path: Path) -> None:
+    book = tmp_path / "book.abc"
+    book.write_text(
+        "L:1/4\nM:3/4\n\nX:1\nT:50\\% off\nK:C\nCDE|\n\nA word, or two: this is no music.\n\nX:2\nK:G\nGAB|\n"
+    )
+    first, second = (read_score(book, number=n) for n in (1, 2))
+    assert first.metre == second.metre == (3, 4) and len(first.notes) == len(second.notes) == 3
+    assert first.title == "50% off" == read_abc(to_abc(first)).title and first.length == 3.0
