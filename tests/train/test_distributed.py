@@ -65,7 +65,10 @@ def launch(kind: str, config: dict[str, Any], folder: Path, run: Path) -> str:
     return done.stdout + done.stderr
 
 
-@pytest.mark.parametrize(("kind", "method"), [("ddp", "lora"), ("fsdp", "full"), ("zero2", "lora"), ("zero3", "full")])
+@pytest.mark.parametrize(
+    ("kind", "method"),
+    [("ddp", "lora"), ("fsdp", "full"), pytest.param("zero2", "lora", marks=pytest.mark.slow), ("zero3", "full")],
+)
 def test_two_processes_learn_what_one_learns_and_it_loads(settings, alone, tmp_path, kind, method):
     if kind.startswith("zero"):
         pytest.importorskip("deepspeed")
@@ -93,7 +96,9 @@ def test_padded_batches_are_balanced_over_processes(settings, alone, tmp_path):
     assert losses(run) == pytest.approx(expected, abs=1e-4)
 
 
-@pytest.mark.parametrize("kind", ["ddp", "fsdp", pytest.param("zero2", marks=pytest.mark.slow), "zero3"])
+@pytest.mark.parametrize(
+    "kind", ["ddp", "fsdp", *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("zero2", "zero3"))]
+)
 def test_two_processes_go_on_within_an_epoch_and_check_like_one(settings, alone, tmp_path, kind):
     """With rows that hear nothing, and validation rows that do not fill the last batch."""
     if kind.startswith("zero"):
