@@ -26,10 +26,10 @@ DIALOGUES = 0.3
 """Share of clips that get a dialogue of mixed styles among their rows."""
 
 
-class ClipStage:
-    """Clips by plan: which tune, key, instruments and soundfont is decided before anything renders."""
+class PlannedStage:
+    """Recordings by plan: which tune, key, instruments and soundfont is decided before anything renders."""
 
-    name = NAME
+    name: str
     audio = True
 
     def __init__(self, config: Mixture, found: Ingredients, batches: list[Batch]):
@@ -39,13 +39,19 @@ class ClipStage:
         self.works = found.works
 
     def total(self) -> int:
-        """Clips."""
+        """Recordings."""
         return sum(len(batch.clips) for batch in self.batches)
 
     def units(self) -> Iterator[Unit]:
         """One a batch of the plan."""
         for batch in self.batches:
-            yield Unit(NAME, batch.number, batch.split, batch.clips, len(batch.clips))
+            yield Unit(self.name, batch.number, batch.split, batch.clips, len(batch.clips))
+
+
+class ClipStage(PlannedStage):
+    """Clips, each with several rows."""
+
+    name = NAME
 
     def make(self, unit: Unit, folder: Path) -> Made:
         """Perform, render, augment and write each clip, and its rows."""

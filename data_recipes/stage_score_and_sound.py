@@ -5,7 +5,6 @@ One, because training may join the rows of a recording into one dialogue, where 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,7 @@ from mllm.data_recipes.score_and_sound import DECK, Heard, compose, facts_of, qu
 from mllm.data_recipes.score_questions import pose
 from mllm.data_recipes.score_rows import shown
 from mllm.data_recipes.stage import Made, Unit
-from mllm.data_recipes.stage_clips import unit_pool
+from mllm.data_recipes.stage_clips import PlannedStage, unit_pool
 from mllm.data_recipes.store import Store
 from mllm.data_recipes.tune import Tune
 
@@ -27,29 +26,17 @@ _OTHER = 1
 """Added to the seed of a plan: these recordings are not of the same tunes and instruments as the clips."""
 
 
-class ScoreAndSoundStage:
-    """Recordings by a plan like that of the clips; tasks come in turn."""
+class ScoreAndSoundStage(PlannedStage):
+    """Recordings with one question each; tasks come in turn."""
 
     name = NAME
-    audio = True
 
     def __init__(self, config: Mixture, found: Ingredients, batches: list[Batch]):
-        self.config, self.batches = config, batches
-        self.fonts, self.recipes, self.works = found.fonts, found.recipes, found.works
-        self.tunes = {t.id: t for t in found.tunes}
+        super().__init__(config, found, batches)
         self.alike: dict[tuple[str, str, tuple[int, int], str], list[Tune]] = {}
         for split, tunes in found.tunes_by_split.items():
             for tune in tunes:
                 self.alike.setdefault((split, tune.source, tune.metre, tune.mode), []).append(tune)
-
-    def total(self) -> int:
-        """Recordings."""
-        return sum(len(batch.clips) for batch in self.batches)
-
-    def units(self) -> Iterator[Unit]:
-        """One a batch of the plan."""
-        for batch in self.batches:
-            yield Unit(NAME, batch.number, batch.split, batch.clips, len(batch.clips))
 
     def make(self, unit: Unit, folder: Path) -> Made:
         """Perform, render and write each recording, and its row."""

@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Collection, Mapping
-from typing import Any
 
 from mllm.errors import ScoreError
 from mllm.rows import Row
@@ -122,8 +121,3 @@ _READERS: Mapping[str, Callable[[str, Row, Collection[str]], Given]] = (
     | dict.fromkeys(("score_transpose", "score_invert", "score_retrograde", "transcribe"), _abc)
     | {"which_of_three": _score}
 )
-
-
-def truth_answer(row: Row) -> Any:
-    """The row's own last turn, as a model would have to say it."""
-    return row["messages"][-1]["content"]

@@ -11,6 +11,7 @@ import numpy as np
 from mllm.errors import ScoreError
 from mllm.rows import Row, row_audios
 from mllm.score import read_abc
+from mllm.score_checks import felt_beat
 
 Played = Sequence[tuple[float, float, int]]
 """Start and end in seconds and MIDI pitch of each note."""
@@ -39,8 +40,7 @@ def notes_of(body: str, facts: dict[str, Any]) -> Played:
     except ScoreError:
         return []
     count, unit = map(int, facts["metre"].split("/"))
-    beat = 1.5 if count % 3 == 0 and count > 3 and unit == 8 else 4 / unit  # quarters that the tempo counts
-    quarter = 60 / facts["tempo"] / beat
+    quarter = 60 / facts["tempo"] / felt_beat((count, unit))
     at = facts["lead_in"]
     return [(at + n.onset * quarter, at + (n.onset + n.duration) * quarter, n.pitch) for n in score.notes]
 

@@ -130,6 +130,7 @@ def _first_notes(piece: Piece, draw: random.Random, holds: bool) -> Statement:
 
 def _extreme(what: str) -> Maker:
     def make(piece: Piece, draw: random.Random, holds: bool) -> Statement:
+        """A statement about the extreme note, true if `holds`."""
         pick = max if what == "highest" else min
         true = {pick(n.pitch for n in piece.melody), pick(n.pitch for n in piece.score.notes)}
         pitch = pick(n.pitch for n in piece.melody)

@@ -8,7 +8,7 @@ so a hostile file costs no more time than a long one. Standard: https://abcnotat
 import re
 from collections import Counter
 from fractions import Fraction
-from typing import TypeVar
+from operator import itemgetter
 
 from mllm.abc_fields import default_unit, read_key, read_metre, read_tempo, read_unit
 from mllm.abc_lyrics import align
@@ -18,15 +18,16 @@ from mllm.score_repeats import unfold as play_out
 from mllm.score_types import (
     DRUMS,
     MAX_NOTES,
+    Change,
     Grace,
     Key,
     Lyric,
     Note,
     Score,
+    changes_after,
     instrument_name,
-)  # fmt: skip
+)
 
-Change = TypeVar("Change")
 MAX_LETTERS = 300_000  # of one tune: read in three seconds or less, whatever stands there
 
 _OF_A_BOOK = re.compile(r"[ILMQU]:|%%MIDI")  # what stands before the first tune and holds for all of them
@@ -303,9 +304,9 @@ class _Reader:
             instruments=[v.name for v in voices],
             abc=abc,
             bars=tuple(sorted({float(moment) for moment in first.bars if moment > 0})),
-            keys=_new(self.key, self.keys),
-            metres=_new(self.metre, self.metres),
-            tempos=_new(self.tempo, self.tempos),
+            keys=changes_after(self.key, _in_order(self.keys)),
+            metres=changes_after(self.metre, _in_order(self.metres)),
+            tempos=changes_after(self.tempo, _in_order(self.tempos)),
             repeats=tuple(dict.fromkeys((float(moment), mark) for moment, mark in first.repeats)),
             chords=tuple(sorted({chord for v in voices for chord in v.chords})),
             lyrics=tuple(sorted(lyrics)),
@@ -321,10 +322,5 @@ class _Reader:
         return float(first) if first < Fraction(4 * self.metre[0], self.metre[1]) else 0.0
 
 
-def _new(first: Change | None, later: dict[Fraction, Change]) -> tuple[tuple[float, Change], ...]:
-    """Those changes that change something, in order."""
-    changes: list[tuple[float, Change]] = []
-    for moment, value in sorted(later.items()):
-        if value != (changes[-1][1] if changes else first):
-            changes.append((float(moment), value))
-    return tuple(changes)
+def _in_order(marks: dict[Fraction, Change]) -> list[tuple[float, Change]]:
+    return [(float(moment), value) for moment, value in sorted(marks.items(), key=itemgetter(0))]

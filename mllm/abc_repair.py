@@ -25,8 +25,8 @@ from mllm.abc_validation import (
 )
 from mllm.abc_writing import note_length
 from mllm.errors import ScoreError
+from mllm.score_types import SEMITONES
 
-_SEMITONES = {"C": 0, "D": 2, "E": 4, "F": 5, "G": 7, "A": 9, "B": 11}
 _NOTE = re.compile(r"([A-Ga-g])([,']*)")
 _KEPT_FIELDS = "ABCDFGHNORSZ"  # words about the tune
 
@@ -177,7 +177,7 @@ def _in_range(text: str, lowest: int | None, highest: int | None) -> str:
     def moved(note: re.Match[str]) -> str:
         letter, marks = note[1].upper(), note[2]
         octave = (5 if note[1].islower() else 4) + marks.count("'") - marks.count(",")
-        pitch = 12 * (octave + 1) + _SEMITONES[letter]
+        pitch = 12 * (octave + 1) + SEMITONES[letter]
         up, down = -(-(low - pitch) // 12), -(-(pitch - high) // 12)  # octaves, rounded up
         octave += max(up, 0) - max(down, 0)
         return letter.lower() + "'" * (octave - 5) if octave >= 5 else letter + "," * (4 - octave)

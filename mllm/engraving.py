@@ -16,7 +16,7 @@ from mllm.errors import ScoreError
 from mllm.measures import QUARTER, bar_lines, end_of
 from mllm.musicxml_writing import to_musicxml
 from mllm.quantization import quantize
-from mllm.score_types import DRUMS, Score
+from mllm.score_types import DRUMS, SEMITONES, Score
 from mllm.whole_files import write_whole
 
 FORMS = ("svg", "png")
@@ -49,7 +49,6 @@ _DRUMS = {
     59: "F5x",
 }  # fmt: skip
 _OTHER_DRUM = "B4x"
-_SEMITONES = {"C": 0, "D": 2, "E": 4, "F": 5, "G": 7, "A": 9, "B": 11}
 
 _lock = threading.Lock()  # verovio's log is one for all threads
 
@@ -170,22 +169,12 @@ def _pages(score: Score, width: int) -> Iterator[ElementTree.Element]:
 
 def _music(score: Score) -> bytes:
     """MusicXML; of what was played and not written, the nearest that can be read."""
-    from music21.exceptions21 import Music21Exception
-
     if score.keys:  # verovio draws a new signature at a bar line only
         lines = {tick / QUARTER for tick in bar_lines(score, end_of(score))} | {moment for moment, _ in score.keys}
         score = replace(score, bars=tuple(sorted(lines)))
     moments = [moment for n in score.notes for moment in (n.onset, n.onset + n.duration)]
     off = sum(all(abs(m * d - round(m * d)) > _NEAR for d in _DIVISIONS) for m in moments)
-    if off <= _PLAYED * len(moments):
-        try:
-            return to_musicxml(score)
-        except Music21Exception:  # a length between two moments that no note value reaches
-            pass
-    try:
-        return to_musicxml(quantize(score)[0])
-    except Music21Exception as error:
-        raise ScoreError(f"this score cannot be written down: {error}") from error
+    return to_musicxml(score if off <= _PLAYED * len(moments) else quantize(score)[0])
 
 
 def _with_drum_staves(music: str) -> str:
@@ -209,7 +198,7 @@ def _put_drum(note: ElementTree.Element) -> None:
     pitch, accidental = note.find("pitch"), note.find("accidental")
     if pitch is None:
         return
-    letter = _SEMITONES[pitch.findtext("step", "C")] + int(float(pitch.findtext("alter", "0")))
+    letter = SEMITONES[pitch.findtext("step", "C")] + int(float(pitch.findtext("alter", "0")))
     place = _DRUMS.get(12 * (int(pitch.findtext("octave", "4")) + 1) + letter, _OTHER_DRUM)
     pitch.clear()
     pitch.tag = "unpitched"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable
-from typing import Any, TypeVar
+from typing import Any
 
 from mllm.chord_symbols import from_music21, is_chord_symbol
 from mllm.errors import ScoreError
@@ -14,17 +14,18 @@ from mllm.score_types import (
     MAX_NOTES,
     MAX_QUARTERS,
     MODES,
+    Change,
     ChordSymbol,
     Grace,
     Key,
     Lyric,
     Note,
     Score,
+    changes_after,
 )
 
 MODE_NAMES = {"ionian": "major", "aeolian": "minor"}
 _GOES_ON = ("begin", "middle")  # a syllable whose word is not at its end
-Value = TypeVar("Value")
 
 
 def read_with_music21(text: str, kind: str) -> Score:
@@ -171,16 +172,12 @@ def _named(signature: Any) -> Key | None:
     return Key(signature.tonic.name.replace("-", "b"), mode) if mode in MODES else None
 
 
-def _timeline(marks: Iterable[tuple[float, Value]]) -> tuple[Value | None, tuple[tuple[float, Value], ...]]:
+def _timeline(marks: Iterable[tuple[float, Change]]) -> tuple[Change | None, tuple[tuple[float, Change], ...]]:
     """The value at the start, and later ones that differ from what was in force."""
-    first: Value | None = None
-    later: list[tuple[float, Value]] = []
-    for moment, value in marks:
-        if moment <= 0 and first is None:
-            first = value
-        elif value != (later[-1][1] if later else first):
-            later.append((moment, value))
-    return first, tuple(later)
+    marks = list(marks)
+    start = next((i for i, (moment, _) in enumerate(marks) if moment <= 0), None)
+    first = marks.pop(start)[1] if start is not None else None
+    return first, changes_after(first, marks)
 
 
 def _repeats(measures: list[Any]) -> tuple[tuple[float, str], ...]:

@@ -13,6 +13,7 @@ from mllm.chord_symbols import is_chord_symbol, to_music21
 from mllm.errors import ScoreError
 from mllm.measures import QUARTER, Event, bars_of, end_of, layers_of, moment_of
 from mllm.quantization import quantize
+from mllm.score_bars import spelling_key
 from mllm.score_types import DRUM_CHANNEL, DRUMS, Grace, Key, Lyric, Score, program_of
 
 Mark = TypeVar("Mark", Grace, Lyric)
@@ -28,14 +29,14 @@ def to_musicxml(score: Score) -> bytes:
 
     Raises ScoreError where that does not help either.
     """
-    from music21.musicxml.xmlObjects import MusicXMLExportException
+    from music21.exceptions21 import Music21Exception
 
     try:
         try:
             return _exported(score)
-        except MusicXMLExportException:
+        except Music21Exception:
             return _exported(quantize(score)[0])
-    except MusicXMLExportException as error:
+    except Music21Exception as error:
         raise ScoreError(f"{score.title or 'score'}: MusicXML cannot say all its lengths ({error})") from error
 
 
@@ -124,7 +125,7 @@ def _measures(score: Score, voice: int, first: bool) -> list[Any]:
             inside = measure if len(layers) == 1 else stream.Voice(id=str(index + 1))
             for event in _told(bars[number], score):
                 at = Fraction(event.start - begin, QUARTER)
-                spelled = _spelling(score, event.start)
+                spelled = spelling_key(score, event.start / QUARTER)
                 for grace in graces[index].get(event.start, ()):
                     inside.insert(at, _written(Event(0, _GRACE, (grace.pitch,)), spelled, False).getGrace())
                 one = _written(event, spelled, ties[index])
@@ -146,9 +147,9 @@ def _put_accidentals(measure: Any, score: Score, begin: int) -> None:
     from music21 import chord, pitch
 
     state: dict[str, int] = {}
-    key = _spelling(score, begin)
+    key = spelling_key(score, begin / QUARTER)
     for element in sorted(measure.recurse().notes, key=lambda one: one.getOffsetInHierarchy(measure)):
-        here = _spelling(score, begin + moment_of(float(element.getOffsetInHierarchy(measure))))
+        here = spelling_key(score, (begin + moment_of(float(element.getOffsetInHierarchy(measure)))) / QUARTER)
         if here != key:
             key, state = here, {}
         for one in element.notes if isinstance(element, chord.Chord) else [element]:
@@ -235,11 +236,6 @@ def _endings(score: Score, measures: list[Any]) -> list[Any]:
         end = min(later, default=begin + 1)
         brackets.append(spanner.RepeatBracket(measures[begin:end], number=mark[1:]))
     return brackets
-
-
-def _spelling(score: Score, tick: int) -> Key:
-    key = score.key_at(tick / QUARTER)
-    return key if isinstance(key, Key) else Key.from_signature(key or 0)
 
 
 def _lyric(lyric: Lyric) -> Any:

@@ -45,6 +45,7 @@ class _MusicXML:
         self.is_note = self.is_in_chord = False
 
     def start(self, name: str, attributes: list[str]) -> None:
+        """An element begins (expat's StartElementHandler); ScoreError where that is too much."""
         self.depth += 1
         if self.depth > MAX_DEPTH:
             raise ScoreError(f"elements more than {MAX_DEPTH} deep inside of one another; export it again")

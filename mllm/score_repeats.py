@@ -57,6 +57,7 @@ def play_order(repeats: Iterable[tuple[float, str]], end: float) -> list[Stretch
     closed = 0.0  # where the last ending was closed by a repeat sign
 
     def play(until: float) -> None:
+        """What was written up to here, with its endings."""
         if not endings:
             order.append((start, until))
             return

@@ -4,11 +4,15 @@ Time is in quarter notes from the first sounding or silent moment; pitch is a MI
 """
 
 from bisect import bisect_right
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
 from operator import itemgetter
+from typing import TypeVar
 
 from mllm.errors import ScoreError
+
+Change = TypeVar("Change")
 
 MAX_NOTES = 200_000
 MAX_QUARTERS = 100_000.0  # a day of music; what claims to be longer is a damaged file
@@ -17,7 +21,7 @@ DRUM_CHANNEL = 9  # of MIDI, counted from zero
 
 LINE_OF_FIFTHS = "FCGDAEB"  # F# follows B
 MODES = {"lydian": 1, "major": 0, "mixolydian": -1, "dorian": -2, "minor": -3, "phrygian": -4, "locrian": -5}
-_SEMITONE = {"C": 0, "D": 2, "E": 4, "F": 5, "G": 7, "A": 9, "B": 11}
+SEMITONES = {"C": 0, "D": 2, "E": 4, "F": 5, "G": 7, "A": 9, "B": 11}
 
 
 def fifths_to_name(position: int) -> str:
@@ -50,7 +54,7 @@ class Key:
     @property
     def pitch_class(self) -> int:
         """The tonic in semitones above C, 0 to 11."""
-        return (_SEMITONE[self.tonic[0]] + self.tonic.count("#") - self.tonic.count("b")) % 12
+        return (SEMITONES[self.tonic[0]] + self.tonic.count("#") - self.tonic.count("b")) % 12
 
     @property
     def signature(self) -> int:
@@ -179,6 +183,15 @@ class Score:
         """The key in force at a moment in quarters; sharps at the clef where the source gives no mode."""
         place = bisect_right(self.keys, moment + 1e-9, key=itemgetter(0))
         return self.keys[place - 1][1] if place else self.key if self.key is not None else self.signature
+
+
+def changes_after(first: Change | None, marks: Iterable[tuple[float, Change]]) -> tuple[tuple[float, Change], ...]:
+    """Those of some marks, in order of time, that change what is in force, which is `first` at the start."""
+    changes: list[tuple[float, Change]] = []
+    for moment, value in marks:
+        if value != (changes[-1][1] if changes else first):
+            changes.append((moment, value))
+    return tuple(changes)
 
 
 def instrument_name(program: int) -> str:
