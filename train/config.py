@@ -26,7 +26,8 @@ class ModelConfig(Settings):
     projector: dict[str, Any] = {}
     """Fields of MusicLMConfig about projector and tokens."""
     projector_weights: str | None = None
-    """Safetensors of a projector trained before: by the warm-up, or by a run with `method: projector`."""
+    """Safetensors of a projector trained before: by a warm-up, or by a run with `method: projector`. It goes before the
+    one of `adapter`."""
     adapter: str | None = None
     """Trained adapter to go on from: `mini`, or the folder of an earlier run."""
     attention: Literal["auto", "grouped", "sdpa", "eager", "flash_attention_2"] = "auto"
@@ -78,6 +79,9 @@ class DataConfig(Settings):
     validation_split: str = "validation"
     limit: int | None = Field(None, ge=1)
     """At most so many training rows."""
+    shares: dict[str, float] = {}
+    """Task, or a pattern such as `score_*`, -> share of its training rows that is learned from; the first pattern that
+    fits counts, and a task that none fits is learned whole. Which rows, their ids decide."""
     validation_limit: int | None = Field(200, ge=1)
     """At most so many rows to check with."""
     longest: int = Field(8192, ge=16)
@@ -114,6 +118,22 @@ class WarmupConfig(Settings):
     seed: int = 0
 
 
+class NoteWarmupConfig(Settings):
+    """Warm-up of a projector's time tokens on the notes of melodies (`mllm.train.note_warmup`)."""
+
+    epochs: int = 10
+    batch_size: int = 64
+    learning_rate: float = 1e-3
+    weight_decay: float = 0.02
+    keep_weight: float = 20.0
+    """Of what the summary tokens said before."""
+    pitch_shift: int = 6
+    """Semitones that note features are rolled by, half of the time."""
+    frame_dropout: float = 0.1
+    """Share of frames that are silenced."""
+    seed: int = 0
+
+
 class SampleSettings(Settings):
     """Answers of the model that is being trained, for people to look at."""
 
@@ -142,6 +162,7 @@ class TrainConfig(Settings):
     liger: bool = False
     """Liger's fused kernels in the decoder's layers (GPU, package liger-kernel)."""
     warmup: WarmupConfig = WarmupConfig()
+    note_warmup: NoteWarmupConfig = NoteWarmupConfig()
     samples: SampleSettings = SampleSettings()
     training: dict[str, Any] = {}
     """Fields of transformers' TrainingArguments."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+import zlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from fnmatch import fnmatchcase
 from functools import lru_cache
 from typing import Any
 
@@ -143,6 +145,15 @@ class InstructionDataset(Dataset):
 
     def __getitem__(self, index: int) -> Example | Pack:
         return self.items[index]
+
+
+def chosen(rows: Iterable[Row], shares: Mapping[str, float]) -> Iterator[Row]:
+    """The rows that `DataConfig.shares` lets through; the same ones each time, whatever else is there."""
+    for row in rows:
+        task = str(row.get("task") or "none")
+        share = next((share for pattern, share in shares.items() if fnmatchcase(task, pattern)), 1.0)
+        if share >= 1 or zlib.crc32(str(row.get("id", "?")).encode()) / 2**32 < share:
+            yield row
 
 
 def prepared(rows: Iterable[Row], data: DataConfig) -> Iterator[Row]:

@@ -14,10 +14,11 @@ import copy
 import logging
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -31,7 +32,7 @@ from mllm.rows import Row, RowsError, iter_rows
 from mllm.train.collator import Collator
 from mllm.train.config import ConfigError, DataConfig, PackingSettings, TrainConfig, cache_folder
 from mllm.train.counts import Counts
-from mllm.train.dataset import InstructionDataset, audios_of, describe_packing, prepared
+from mllm.train.dataset import InstructionDataset, audios_of, chosen, describe_packing, prepared
 from mllm.train.faults import Stop, TrainingError, clear_partial_checkpoints, last_whole_checkpoint, step_of
 from mllm.train.feature_cache import FeatureCache
 from mllm.train.ledger import CostLedger
@@ -120,7 +121,9 @@ def train(config: TrainConfig, output_dir: str | Path) -> dict[str, Any]:
         )
         arguments.ignore_data_skip = True
     else:
-        learn = _dataset(config.data, packing, processor, cache, config.data.train_split, config.data.limit)
+        learn = _dataset(
+            config.data, packing, processor, cache, config.data.train_split, config.data.limit, config.data.shares
+        )
     check = None
     if arguments.eval_strategy != "no":
         split = config.data.validation_split
@@ -201,9 +204,10 @@ def _dataset(
     cache: FeatureCache | None,
     split: str,
     limit: int | None,
+    shares: Mapping[str, float] = MappingProxyType({}),
 ) -> InstructionDataset:
-    """Rows of a split with the features of all their audios in the cache."""
-    rows = list(prepared(islice(iter_rows(data.path, split), limit), data))
+    """Rows of a split, those that `shares` lets through, with the features of all their audios in the cache."""
+    rows = list(prepared(islice(chosen(iter_rows(data.path, split), shares), limit), data))
     if cache:
         everyone = PartialState()
         cache.fill(audios_of(rows), rank=everyone.process_index, world=everyone.num_processes)

@@ -11,7 +11,7 @@ from torch.utils.data import IterableDataset
 from mllm.processing import MusicLMProcessor
 from mllm.rows import Row, iter_rows
 from mllm.train.config import ConfigError, DataConfig, PackingSettings
-from mllm.train.dataset import encode_rows, packed, prepared
+from mllm.train.dataset import chosen, encode_rows, packed, prepared
 from mllm.train.packing import Example, Pack
 
 
@@ -55,7 +55,8 @@ class PackStream(IterableDataset):
     def _windows(self) -> Iterator[list[Row]]:
         size = max(1, self.data.shuffle_buffer // self.world)
         while True:
-            rows = iter_rows(self.data.path, self.data.train_split, self.rank, self.world)
+            every = iter_rows(self.data.path, self.data.train_split, self.rank, self.world)
+            rows = chosen(every, self.data.shares)
             left = islice(rows, self.data.limit and max(1, self.data.limit // self.world))
             some = list(islice(left, size))
             if not some:

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model, set_peft_model_state_dict
 from peft.tuners.tuners_utils import BaseTunerLayer
+from peft.utils import ModulesToSaveWrapper
 from safetensors.torch import load_file
 from transformers import BitsAndBytesConfig, PreTrainedModel
 
@@ -60,7 +61,7 @@ def build_model(config: TrainConfig, bf16: bool = True) -> tuple[PreTrainedModel
         _apply_liger(model.get_decoder())
     _choose_attention(model.get_decoder(), config)
     model.model.projector.float()
-    _load_projector(model, config.model.projector_weights)
+    _load_projector(model.model.projector, config.model.projector_weights)
     model.requires_grad_(full)
     model.model.audio_tower.requires_grad_(False)
     model.model.projector.requires_grad_(True)
@@ -71,6 +72,7 @@ def build_model(config: TrainConfig, bf16: bool = True) -> tuple[PreTrainedModel
             raise ConfigError(f"lora.tower_modules {config.lora.tower_modules!r} matches nothing in this tower")
         if config.model.adapter:
             _go_on_from(tuned, adapter_file(config.model.adapter))
+            _load_projector(trained_projector(tuned), config.model.projector_weights)
         for module in tuned.modules():
             if isinstance(module, BaseTunerLayer):  # autocast casts; peft would copy every activation to float32 first
                 module.cast_input_dtype_enabled = not bf16
@@ -125,6 +127,12 @@ def inner_model(model: PreTrainedModel | PeftModel) -> MusicLMForConditionalGene
     return model.get_base_model() if isinstance(model, PeftModel) else model
 
 
+def trained_projector(model: PreTrainedModel | PeftModel) -> torch.nn.Module:
+    """The projector that learns: with peft around the model, the copy that it saves."""
+    projector = inner_model(model).model.projector
+    return projector.modules_to_save["default"] if isinstance(projector, ModulesToSaveWrapper) else projector
+
+
 def part_of(name: str) -> str:
     """Which part a parameter belongs to, by its name: projector, tower, or language_model."""
     if re.search(r"\bprojector\b", name):
@@ -165,7 +173,7 @@ def _matches(module: torch.nn.Module, mark: str) -> bool:
     return any(mark in name for name, _ in module.named_parameters())
 
 
-def _load_projector(model: Any, given: str | None) -> None:
+def _load_projector(projector: torch.nn.Module, given: str | None) -> None:
     if not given:
         return
     file = Path(given)
@@ -173,7 +181,7 @@ def _load_projector(model: Any, given: str | None) -> None:
         command = f"python -m mllm.train.warmup CONFIG.yaml --output_dir {file.parent}"
         raise ConfigError(f"no projector weights at {file}: make them first with `{command}`")
     try:
-        model.model.projector.load_state_dict(load_file(file))
+        projector.load_state_dict(load_file(file))
     except RuntimeError as error:
         raise ConfigError(
             f"{file} is of another shape than model.projector says: {str(error).splitlines()[-1].strip()}"
