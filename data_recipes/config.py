@@ -152,6 +152,14 @@ class Counts(Frozen):
         return max(1, round(count * share)) if count else 0
 
 
+class ScoreAndSound(Counts):
+    """How many short recordings beside scores each split gets."""
+
+    transcribe: int = Field(0, ge=0)
+    """Training recordings of at most so many bars are also to be transcribed, whatever else is asked of them: each note
+    is something to learn from, where other answers are one word. 0 for none."""
+
+
 class Episodes(Counts):
     """In-context episodes made of the clips of one split."""
 
@@ -217,7 +225,7 @@ class Mixture(Frozen):
     """Rows about scores as ABC text."""
     notation: Counts = Counts()
     """Rows of reasoning about scores as ABC text: counting, errors, transposition and so on."""
-    score_and_sound: Counts = Counts()
+    score_and_sound: ScoreAndSound = ScoreAndSound()
     """Short recordings, each with one question that sets it beside a score."""
     theory: Counts = Counts()
     """Rows of music theory in words alone."""

@@ -363,7 +363,8 @@ def _first_difference(it: Heard, rng: np.random.Generator, pool: Pool) -> Questi
     return replace(asked, others=None, value=None)  # options, or a JSON number, would tell that they do not agree
 
 
-def _transcribe(it: Heard, rng: np.random.Generator, pool: Pool) -> Question:
+def transcription(it: Heard) -> Question:
+    """The question for the ABC of what is played, under its header."""
     return Question(it.text.body, _by_bars(it.piece.bars), given={"head": it.text.head}, facts={"head": it.text.head})
 
 
@@ -389,6 +390,6 @@ _QUESTIONS = {
     "match": _match,
     "which_of_three": _which_of_three,
     "first_difference": _first_difference,
-    "transcribe": _transcribe,
+    "transcribe": lambda heard, rng, pool: transcription(heard),
     "bar_at": _bar_at,
 }

@@ -1,6 +1,7 @@
 """The stage that renders short recordings and asks one question of each that sets it beside a score.
 
 One, because training may join the rows of a recording into one dialogue, where one score would tell another's answer.
+The mixture may want training recordings to be transcribed besides: no other answer follows from that.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from mllm.data_recipes.config import Clips, Mixture
 from mllm.data_recipes.ingredients import Ingredients
 from mllm.data_recipes.plan import Batch, ClipPlan, plan_clips, seed_of
 from mllm.data_recipes.row import make_row
-from mllm.data_recipes.score_and_sound import DECK, Heard, compose, facts_of, question, sound
+from mllm.data_recipes.score_and_sound import DECK, Heard, compose, facts_of, question, sound, transcription
 from mllm.data_recipes.score_questions import pose
 from mllm.data_recipes.score_rows import shown
 from mllm.data_recipes.stage import Made, Unit
@@ -55,10 +56,15 @@ class ScoreAndSoundStage(PlannedStage):
                 except UnusableTune as why:
                     made.skips[f"{tune.source}: {why}"] += 1
                     continue
-                style, turn, facts = pose(task, asked, rng, pool)
                 digest = write_flac(folder / f"{plan.id}.flac", samples, self.config.clips.sampling_rate)
-                talk = shown([turn], asked.scores, [f"{unit.clips}/{plan.id}.flac"])
-                made.rows.append(self._row(heard, plan, task, talk, facts_of(heard, done) | facts, digest))
+                questions = [(task, asked)]
+                most = self.config.score_and_sound.transcribe
+                if task != "transcribe" and plan.split == "train" and heard.piece.bars <= most:
+                    questions.append(("transcribe", transcription(heard)))
+                for name, one in questions:
+                    _, turn, facts = pose(name, one, rng, pool)
+                    talk = shown([turn], one.scores, [f"{unit.clips}/{plan.id}.flac"])
+                    made.rows.append(self._row(heard, plan, name, talk, facts_of(heard, done) | facts, digest))
                 break
             else:
                 made.skips["score_and_sound: no candidate tune could be used"] += 1
@@ -93,7 +99,7 @@ def plan(config: Mixture, found: Ingredients, store: Store, share: float) -> Sco
     if not found.tunes or not wanted.train + wanted.validation + wanted.test:
         return None
     fonts = {split: found.font_weights(split) for split in ("train", "validation", "test")}
-    clips = Clips(**wanted.model_dump(), unit=config.clips.unit)
+    clips = Clips(train=wanted.train, validation=wanted.validation, test=wanted.test, unit=config.clips.unit)
     like = config.model_copy(update={"clips": clips, "seed": config.seed + _OTHER})
     batches = plan_clips(like, found.tunes, fonts, share)
     return ScoreAndSoundStage(config, found, batches) if batches else None

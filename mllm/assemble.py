@@ -61,8 +61,6 @@ def assemble(
         attn_implementation=attention,
     )
     config = MusicLMConfig(audio_config=audio_tower.config, text_config=language.config, **projector)
-    if config.projector_type != "resampler":
-        config.summary_tokens = 0
     processor = build_processor(config, tokenizer)
     if len(tokenizer) > language.config.vocab_size:
         # zeros, not random: what is not trained must be the same wherever the parts are put together

@@ -5,11 +5,9 @@ What the model hears in a recording is computed once and kept, so a second quest
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import threading
 import time
-from collections import OrderedDict
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -21,9 +19,10 @@ import torch
 from transformers import LogitsProcessorList, StoppingCriteria, StoppingCriteriaList, TextIteratorStreamer
 
 from mllm.assemble import MODELS, load_model
-from mllm.audio import SILENCE, samples_sha256
+from mllm.audio import SILENCE
 from mllm.errors import AudioError, PromptError, ScoreError
 from mllm.grammar_decoding import GrammarCompiler, masks
+from mllm.hearing import Heard, Hearing, Memory, fingerprint
 from mllm.modeling import MusicLMForConditionalGeneration
 from mllm.processing import MusicLMProcessor, is_score, read_conversation
 from mllm.provenance import read_provenance
@@ -32,7 +31,6 @@ Progress = Callable[[int, int], None]  # windows heard, windows in all
 Source = str | Path | bytes | np.ndarray
 
 WINDOWS_AT_ONCE = 8  # bounds the memory that the tower takes, however long the recording
-REMEMBERED_CLIPS = 16
 MAX_SCORE_SECONDS = 1800.0
 
 log = logging.getLogger(__name__)
@@ -57,12 +55,27 @@ class Answer(str):
 
 
 @dataclass(frozen=True)
-class Heard:
-    """A recording as the model holds it."""
+class Draft:
+    """A conversation as tokens, its recordings still to be heard."""
 
-    embeddings: torch.Tensor  # [audio tokens, text hidden size]
-    mask: np.ndarray  # [windows, tokens a window] bool, which tokens stand in the prompt
-    seconds: float
+    ids: torch.Tensor  # [1, tokens], the audio token wherever a recording stands
+    hearings: tuple[Hearing, ...]  # in order of appearance
+    begin: str = ""  # what the answer begins with: the model goes on from there
+
+    @property
+    def audio_tokens(self) -> int:
+        """How many of the tokens are sound."""
+        return sum(int(hearing.mask.sum()) for hearing in self.hearings)
+
+    def sounding(self, first: int, audio_token: int) -> tuple[int, tuple[Hearing, ...]]:
+        """The recordings that stand at or after token `first`, and how many tokens of theirs stand before it."""
+        before = int((self.ids[0, :first] == audio_token).sum())
+        for number, hearing in enumerate(self.hearings):
+            count = int(hearing.mask.sum())
+            if before < count:
+                return before, self.hearings[number:]
+            before -= count
+        return 0, ()
 
 
 @dataclass(frozen=True)
@@ -101,7 +114,7 @@ class MusicLM:
         self.name = name
         self.provenance: dict[str, Any] = provenance or {}
         self.context: int | None = getattr(model.config.text_config, "max_position_embeddings", None)
-        self._heard: OrderedDict[str, Heard] = OrderedDict()
+        self.memory = Memory()
         self._lock = threading.Lock()
 
     def ask(
@@ -177,7 +190,7 @@ class MusicLM:
         """
         begun = time.perf_counter()
         with self._lock:
-            prompt = self._prepare(messages, max_new_tokens, progress, grammar, begin)
+            prompt = self.prepare(messages, max_new_tokens, progress, grammar, begin)
             ids = self._generate(prompt, max_new_tokens, temperature, top_p)
         return self._answer(prompt, ids, begun)
 
@@ -198,7 +211,7 @@ class MusicLM:
         """
         begun = time.perf_counter()
         with self._lock:
-            prompt = self._prepare(messages, max_new_tokens, progress, grammar, begin)
+            prompt = self.prepare(messages, max_new_tokens, progress, grammar, begin)
         streamer = TextIteratorStreamer(self.processor.tokenizer, skip_prompt=True, skip_special_tokens=True)
         halt = _Halt()
         result: list[torch.Tensor] = []
@@ -231,75 +244,114 @@ class MusicLM:
 
     def hear(self, source: Source, progress: Progress | None = None) -> Heard:
         """Encode a recording, or remember it: the key is the sha256 of the file, or of the samples of a waveform."""
-        key = _fingerprint(source)
-        if key in self._heard:
-            self._heard.move_to_end(key)
-            log.info("heard before: %.1f s", self._heard[key].seconds)
-            return self._heard[key]
-        begun = time.perf_counter()
+        return self._finish(self.listen(source), progress)
+
+    def listen(self, source: Source) -> Hearing:
+        """Decode a recording to hear it bit by bit; one that is remembered is heard already. From any thread."""
+        key = fingerprint(source)
+        known = self.memory.recall(key)
+        if known:
+            log.info("heard before: %.1f s", known.seconds)
+            return Hearing(key, known, self.model, self.processor.feature_extractor, self.memory)
         waveform = self.processor.load(source)
         if not isinstance(source, np.ndarray) and float(np.abs(waveform).max()) < SILENCE:
             # a waveform from Python may be silent on purpose: evaluation asks what a model says of nothing
             raise AudioError(f"{source if isinstance(source, str | Path) else 'the recording'}: only silence in it")
-        heard = self._encode(waveform, progress)
-        log.info("heard %.1f s in %.1f s", heard.seconds, time.perf_counter() - begun)
-        self._heard[key] = heard
-        while len(self._heard) > REMEMBERED_CLIPS:
-            self._heard.popitem(last=False)
-        return heard
+        return Hearing(key, waveform, self.model, self.processor.feature_extractor, self.memory)
 
-    @torch.no_grad()
-    def _encode(self, waveform: np.ndarray, progress: Progress | None) -> Heard:
-        extractor = self.processor.feature_extractor
-        mask = extractor.token_mask(len(waveform))
-        step = WINDOWS_AT_ONCE * extractor.window_samples
-        used = waveform[: len(mask) * extractor.window_samples]
-        device, kept = self.model.device, []
-        for first in range(0, len(mask), WINDOWS_AT_ONCE):
-            start = first * extractor.window_samples
-            features = extractor(used[start : start + step], return_tensors="pt")["input_features"].to(device)
-            of_batch = torch.from_numpy(mask[first : first + WINDOWS_AT_ONCE])
-            kept.append(self.model.get_audio_features(features, of_batch).pooler_output)
+    def _finish(self, hearing: Hearing, progress: Progress | None) -> Heard:
+        if hearing.heard:
+            return hearing.heard
+        begun = time.perf_counter()
+        heard = None
+        while heard is None:
+            heard = hearing.advance(WINDOWS_AT_ONCE)
             if progress:
-                progress(min(first + WINDOWS_AT_ONCE, len(mask)), len(mask))
-        return Heard(torch.cat(kept), mask, len(waveform) / extractor.sampling_rate)
+                progress(hearing.done, hearing.windows)
+        log.info("heard %.1f s in %.1f s", heard.seconds, time.perf_counter() - begun)
+        return heard
 
     @cached_property
     def grammars(self) -> GrammarCompiler:
         """Compiles grammars for this model."""
+        return GrammarCompiler(self.processor.tokenizer, self.vocabulary, self.stops)
+
+    @property
+    def stops(self) -> list[int]:
+        """Ids of the tokens that end an answer."""
         stops = self.model.generation_config.eos_token_id
-        vocabulary = self.model.get_output_embeddings().weight.shape[0]
-        return GrammarCompiler(self.processor.tokenizer, vocabulary, stops if isinstance(stops, list) else [stops])
+        return stops if isinstance(stops, list) else [stops]
+
+    @property
+    def vocabulary(self) -> int:
+        """How many logits the model gives, which may be more than the tokenizer has tokens."""
+        return self.model.config.text_config.vocab_size
+
+    def draft(self, messages: Sequence[dict[str, Any]], max_new_tokens: int, begin: str = "") -> Draft:
+        """Everything of a prompt but its sound: checked, decoded, rendered, cut into tokens. From any thread.
+
+        Raises:
+            AudioError, ScoreError: a recording or score in it cannot be used.
+            PromptError: messages of a wrong form, or prompt and answer do not fit in the model's context.
+        """
+        processor = self.processor
+        conversation = read_conversation(messages, processor.reserved)
+        listened = [self.listen(source) for source in conversation.audios]
+        one = {hearing.key: hearing for hearing in listened}  # a clip that comes twice is heard once
+        hearings = tuple(one[hearing.key] for hearing in listened)
+        first, *rest = processor.render(conversation.messages, add_generation_prompt=True).split(processor.audio_token)
+        sound = [processor.audio_text(hearing.mask) for hearing in hearings]
+        text = first + "".join(tokens + piece for tokens, piece in zip(sound, rest, strict=True)) + begin
+        return self._tokens(text, max_new_tokens, hearings, begin)
+
+    def draft_text(self, text: str, max_new_tokens: int) -> Draft:
+        """A prompt that is plain text, put in no template; PromptError as in `draft`."""
+        if not text:
+            raise PromptError("the prompt is empty: give the model some text to go on from")
+        for token in self.processor.reserved:
+            if token in text:
+                raise PromptError(f"the text holds {token!r}, which is reserved for the prompt's own marks: remove it")
+        return self._tokens(text, max_new_tokens, (), "", special=True)
+
+    def _tokens(
+        self, text: str, max_new_tokens: int, hearings: tuple[Hearing, ...], begin: str, special: bool = False
+    ) -> Draft:
+        ids = self.processor.tokenizer(text, add_special_tokens=special, return_tensors="pt", verbose=False)
+        draft = Draft(ids["input_ids"], hearings, begin)
+        length = draft.ids.shape[1]
+        if self.context and length + max_new_tokens > self.context:
+            raise PromptError(
+                f"the prompt takes {length} tokens ({draft.audio_tokens} of them sound) and the answer up to "
+                f"{max_new_tokens}, but this model holds {self.context}: give it fewer or shorter recordings and scores"
+            )
+        return draft
 
     @torch.no_grad()
-    def _prepare(
+    def embed(self, draft: Draft, first: int = 0) -> torch.Tensor:
+        """[1, tokens, text hidden size] of a prompt from token `first` on, whose recordings from there on are heard."""
+        ids = draft.ids[:, first:].to(self.model.device)
+        embeddings = self.model.get_input_embeddings()(ids)
+        before, hearings = draft.sounding(first, self.processor.audio_token_id)
+        heard = [hearing.heard.embeddings for hearing in hearings if hearing.heard]
+        if not heard:
+            return embeddings
+        return self.model.model.merge_audio(ids, embeddings, torch.cat(heard)[before:])
+
+    def prepare(
         self,
         messages: Sequence[dict[str, Any]],
         max_new_tokens: int,
-        progress: Progress | None,
-        grammar: str | None,
-        begin: str,
+        progress: Progress | None = None,
+        grammar: str | None = None,
+        begin: str = "",
     ) -> Prompt:
-        processor = self.processor
+        """A conversation ready for the language model, its recordings heard; arguments and errors as in `chat`."""
         compiled = self.grammars.compile(grammar) if grammar is not None else None
-        conversation = read_conversation(messages, processor.reserved)
-        heard = [self.hear(source, progress) for source in conversation.audios]
-        first, *rest = processor.render(conversation.messages, add_generation_prompt=True).split(processor.audio_token)
-        text = first + "".join(processor.audio_text(clip.mask) + piece for clip, piece in zip(heard, rest, strict=True))
-        text += begin
-        ids = processor.tokenizer(text, add_special_tokens=False, return_tensors="pt", verbose=False)["input_ids"]
-        ids = ids.to(self.model.device)
-        audio_tokens = sum(len(clip.embeddings) for clip in heard)
-        if self.context and ids.shape[1] + max_new_tokens > self.context:
-            raise PromptError(
-                f"the prompt takes {ids.shape[1]} tokens ({audio_tokens} of them sound) and the answer up to "
-                f"{max_new_tokens}, but this model holds {self.context}: give it fewer or shorter recordings and scores"
-            )
-        embeddings = self.model.get_input_embeddings()(ids)
-        if heard:
-            sound = torch.cat([clip.embeddings for clip in heard])
-            embeddings = self.model.model.merge_audio(ids, embeddings, sound)
-        return Prompt(embeddings, audio_tokens, sum(clip.seconds for clip in heard), begin, compiled)
+        draft = self.draft(messages, max_new_tokens, begin)
+        for hearing in draft.hearings:
+            self._finish(hearing, progress)
+        seconds = sum(hearing.seconds for hearing in draft.hearings)
+        return Prompt(self.embed(draft), draft.audio_tokens, seconds, begin, compiled)
 
     def _generate(
         self,
@@ -327,13 +379,12 @@ class MusicLM:
         text = self.processor.tokenizer.decode(ids, skip_special_tokens=True)
         # behind words that were given, a space or a line break belongs to the answer
         answer = Answer(text.rstrip() if prompt.begin else text.strip())
-        stops = self.model.generation_config.eos_token_id
         answer.seconds = time.perf_counter() - begun
         answer.audio_seconds = prompt.audio_seconds
         answer.audio_tokens = prompt.audio_tokens
         answer.prompt_tokens = prompt.embeddings.shape[1]
         answer.answer_tokens = len(ids)
-        answer.complete = bool(len(ids)) and int(ids[-1]) in (stops if isinstance(stops, list) else [stops])
+        answer.complete = bool(len(ids)) and int(ids[-1]) in self.stops
         log.info("answered in %.1f s (%d + %d tokens)", answer.seconds, answer.prompt_tokens, answer.answer_tokens)
         return answer
 
@@ -363,17 +414,3 @@ def play_score(path: str | Path, sampling_rate: int) -> np.ndarray:
             f"{path}: takes {seconds / 60:.0f} minutes to play, at most {MAX_SCORE_SECONDS / 60:.0f} are heard"
         )
     return render(to_midi(score), sampling_rate=sampling_rate).mean(axis=1, dtype=np.float32)
-
-
-def _fingerprint(source: Source) -> str:
-    if isinstance(source, np.ndarray):
-        return "samples:" + samples_sha256(source)
-    if isinstance(source, bytes):
-        return "file:" + hashlib.sha256(source).hexdigest()
-    if not Path(source).is_file():
-        return f"path:{source}"  # decoding says what is wrong with it
-    try:
-        with open(source, "rb") as file:
-            return "file:" + hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError:
-        return f"path:{source}"

@@ -25,6 +25,11 @@ from mllm.errors import MllmError, PromptError
 # The extra that a verb needs beyond the library itself, by the package that is missing without it.
 EXTRAS = {
     "gradio": "serve",
+    "fastapi": "serve",
+    "uvicorn": "serve",
+    "sse_starlette": "serve",
+    "openai": "serve",
+    "prometheus_client": "serve",
     "accelerate": "train",
     "pydantic": "data",
     "pyarrow": "data",
@@ -222,7 +227,16 @@ def _hearing_bar() -> Iterator[Any]:
 
 @app.command()
 def chat(
-    model: ModelName = "mini",
+    model: Annotated[
+        str,
+        typer.Option(
+            "--model", "-m", help="`mini`, the folder of a checkpoint or adapter; with --api what the server calls it."
+        ),
+    ] = "",
+    api: Annotated[
+        str, typer.Option(metavar="URL", help="Talk to a server that runs, such as http://127.0.0.1:8000/v1.")
+    ] = "",
+    api_key: Annotated[str, typer.Option(envvar="OPENAI_API_KEY", help="Opens that server.")] = "",
     host: Annotated[
         str, typer.Option(help="Address to listen at; 0.0.0.0 opens the page to your network.")
     ] = "127.0.0.1",
@@ -235,15 +249,81 @@ def chat(
     mllm chat
 
     mllm chat --model runs/my-model --port 8000 --no-browser
+
+    mllm chat --api http://127.0.0.1:8000/v1
     """
     if port:
         _refuse_taken(host, port)  # before the model is loaded for nothing
     os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")  # read when gradio is imported
+    from mllm.serve.chat_client import ChatClient
     from mllm.serve.chat_page import serve_page
 
+    page = {"host": host, "port": port, "share": share, "browser": browser}
+    if api:
+        serve_page(ChatClient(api, api_key, model), **page)
+        return
+    from mllm.serve.chat_server import private_api
+
+    logging.getLogger("mllm").setLevel(logging.INFO)
+    model = model or "mini"
+    typer.echo(f"loading {model} ...", err=True)
+    with private_api(load_quietly(model)) as client:
+        serve_page(client, **page)
+
+
+@app.command()
+def serve(
+    model: ModelName = "mini",
+    host: Annotated[
+        str, typer.Option(help="Address to listen at; 0.0.0.0 opens the API to your network: set keys.")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=1, max=65535)] = 8000,
+    api_key: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="A key that opens the API; several times for several. Or MLLM_API_KEYS=key,key, which no "
+            "list of processes shows."
+        ),
+    ] = None,
+    name: Annotated[str, typer.Option(help="What requests call the model; default: the last part of --model.")] = "",
+    audio_host: Annotated[
+        list[str] | None,
+        typer.Option(help="A host that `audio_url` may fetch from, such as media.example.org; none by default."),
+    ] = None,
+    slots: Annotated[int, typer.Option(min=1, help="Answers that are written at one time.")] = 8,
+    waiting: Annotated[int, typer.Option(min=1, help="Requests that may wait; more get a 429.")] = 64,
+    max_body_mb: Annotated[int, typer.Option(min=1, help="Largest request.")] = 64,
+    max_audio_seconds: Annotated[float, typer.Option(min=1, max=1800, help="Longest recording.")] = 1800,
+    max_tokens: Annotated[int, typer.Option(min=1, help="Longest answer where a request does not say.")] = 512,
+    deadline: Annotated[float, typer.Option(min=1, help="Seconds that an answer may take, waiting included.")] = 300,
+    drain: Annotated[float, typer.Option(min=0, help="Seconds that running answers get after SIGTERM.")] = 60,
+) -> None:
+    """Serve a model over OpenAI's protocol: chat with recordings and scores, embeddings, transcription.
+
+      mllm serve --model mini
+
+      MLLM_API_KEYS=secret mllm serve --model runs/my-model --host 0.0.0.0 --port 8000
+
+    Then, with the openai client: base_url "http://127.0.0.1:8000/v1". What it takes: docs/serving.md, and /docs there.
+    """
+    _refuse_taken(host, port)  # before the model is loaded for nothing
+    from mllm.serve.server import serve as run
+    from mllm.serve.settings import ServeSettings
+    from mllm.settings import check_settings
+
+    # Out of the environment, which whatever is started from here would see.
+    keys = [key.strip() for key in os.environ.pop("MLLM_API_KEYS", "").split(",") if key.strip()]
+    options = {
+        "name": name, "api_keys": [*(api_key or []), *keys], "audio_hosts": audio_host or [],
+        "max_body_bytes": max_body_mb << 20, "max_held_bytes": max(512, 4 * max_body_mb) << 20,
+        "max_audio_seconds": max_audio_seconds, "max_tokens": max_tokens, "deadline": deadline, "drain_seconds": drain,
+    }  # fmt: skip
+    settings = check_settings(ServeSettings, options, "mllm serve", PromptError)
     logging.getLogger("mllm").setLevel(logging.INFO)
     typer.echo(f"loading {model} ...", err=True)
-    serve_page(load_quietly(model), host=host, port=port, share=share, browser=browser)
+    music = load_quietly(model)
+    typer.echo(f"The API is at http://{host}:{port}/v1", err=True)
+    run(music, settings, host, port, slots=slots, waiting=waiting)
 
 
 def _refuse_taken(host: str, port: int) -> None:
@@ -282,25 +362,59 @@ def train(
 
 @app.command("eval")
 def evaluate_model(
-    output: Annotated[Path, typer.Option(help="Folder for scores and answers; goes on where it was stopped.")],
-    model: ModelName = "mini",
+    output: Annotated[Path | None, typer.Option(help="Folder for the results; goes on where it stopped.")] = None,
+    model: Annotated[
+        str,
+        typer.Option(
+            "--model",
+            "-m",
+            help="`mini`, the folder of a checkpoint, `text:smollm2`, `text:DIR`, `http://host:port/v1`.",
+        ),
+    ] = "mini",
+    model_name: Annotated[str, typer.Option(help="What a server calls the model; its key: OPENAI_API_KEY.")] = "",
     tasks: Annotated[str | None, typer.Option(help="Comma-separated, such as key,tempo; default all.")] = None,
     data: Annotated[Path, typer.Option(help="Folder that `mllm data build` made.")] = Path("runs/data/mini"),
-    limit: Annotated[int | None, typer.Option(min=1, help="At most so many clips a task.")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="At most so many items a task.")] = None,
     split: Annotated[str, typer.Option(help="test, or validation while something is still being chosen.")] = "test",
-    controls: Annotated[bool, typer.Option(help="Also silence, text alone, swapped clips, classical tools.")] = True,
+    seed: Annotated[int, typer.Option(help="Of what a task draws.")] = 0,
+    beside: Annotated[list[str] | None, typer.Option(help="Ask this model too, such as text:smollm2.")] = None,
+    controls: Annotated[bool, typer.Option(help="Also silence, noise, text alone, swapped clips, tools.")] = True,
+    gate: Annotated[str | None, typer.Option(help="Exit with 1 below these gains, such as listening=0.2.")] = None,
+    compare: Annotated[
+        tuple[Path, Path] | None, typer.Option(metavar="RUN_A RUN_B", help="Compare two runs instead of asking.")
+    ] = None,
 ) -> None:
-    """Score a model on held-out clips, beside chance, silence and classical tools; prints the table.
+    """Score a model on held-out items, beside chance, silence and classical tools; prints the table.
 
     mllm eval --model mini --tasks key,tempo --data runs/data/mini --limit 100 --output runs/eval
 
-    mllm eval --model runs/mini --split validation --no-controls --output runs/eval-validation
+    mllm eval --model http://127.0.0.1:8000/v1 --model-name mini --limit 20 --output runs/eval-api
+
+    mllm eval --compare runs/eval-before runs/eval-after
     """
+    if compare:
+        from mllm.eval.compare import compare as compared
+        from mllm.eval.compare import markdown
+
+        typer.echo(markdown(compared(*compare)), nl=False)
+        return
+    if output is None:
+        raise typer.BadParameter("name a folder for scores and answers", param_hint="--output")
+    from mllm.eval.controls import CONDITIONS
+    from mllm.eval.gate import failures, read_gate
     from mllm.eval.run import evaluate
 
     wanted = [task.strip() for task in tasks.split(",") if task.strip()] if tasks else None
-    evaluate(model, wanted, data, output, limit, split=split, controls=controls)
+    least = read_gate(gate) if gate else {}
+    summary = evaluate(
+        model, wanted, data, output, limit, model_name=model_name, split=split, seed=seed, beside=beside or (),
+        conditions=tuple(CONDITIONS) if controls else ("model",), tools=controls,
+    )  # fmt: skip
     typer.echo((output / "table.md").read_text(encoding="utf-8"), nl=False)
+    if failed := failures(summary, least):
+        for line in failed:
+            typer.echo(f"gate: {line}", err=True)
+        raise typer.Exit(1)
 
 
 @app.command()

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import math
+from typing import Any
+
 from transformers import AutoConfig, PreTrainedConfig
-from transformers.configuration_utils import SubConfigSpec
 
 import mllm.towers  # noqa: F401  registers the towers with AutoConfig / AutoModel
+from mllm.audio import MAX_SECONDS
+
+DEFAULT_PARTS = {"audio_config": "mllm_stack", "text_config": "llama"}  # model types, where a config names none
 
 
 class MusicLMConfig(PreTrainedConfig):
@@ -27,10 +32,7 @@ class MusicLMConfig(PreTrainedConfig):
     """
 
     model_type = "mllm"
-    sub_configs_defaults = {
-        "audio_config": SubConfigSpec(config_class=AutoConfig, model_type="mllm_stack"),
-        "text_config": SubConfigSpec(config_class=AutoConfig, model_type="llama"),
-    }
+    sub_configs = dict.fromkeys(DEFAULT_PARTS, AutoConfig)  # as transformers before 5.20 has it too: vLLM needs those
 
     audio_config: dict | PreTrainedConfig | None = None
     text_config: dict | PreTrainedConfig | None = None
@@ -43,6 +45,16 @@ class MusicLMConfig(PreTrainedConfig):
     long_seconds: float = 60.0
     long_stride: int = 0
     audio_token_id: int = 0
+
+    def __post_init__(self, **kwargs: Any) -> None:
+        for name, model_type in DEFAULT_PARTS.items():
+            part = getattr(self, name)
+            if not isinstance(part, PreTrainedConfig):
+                setattr(self, name, AutoConfig.for_model(**{"model_type": model_type} | (part or {})))
+        super().__post_init__(**kwargs)
+        if self.projector_type != "resampler":
+            self.summary_tokens = 0
+        self.audio_config.max_source_positions = self.longest_audio_tokens  # where vLLM looks for it
 
     @property
     def window_frames(self) -> int:
@@ -58,6 +70,14 @@ class MusicLMConfig(PreTrainedConfig):
     def tokens_per_window(self) -> int:
         """Summary tokens and time tokens of one full window, in this order."""
         return self.summary_tokens + self.time_tokens
+
+    @property
+    def longest_audio_tokens(self) -> int:
+        """The most audio tokens that one recording may take."""
+        whole = math.ceil(self.long_seconds / self.audio_config.window_seconds) * self.tokens_per_window
+        stride = self.long_stride or (self.time_tokens if not self.summary_tokens else 0)
+        thinned = self.summary_tokens + (math.ceil(self.time_tokens / stride) if stride else 0)
+        return max(whole, math.ceil(MAX_SECONDS / self.audio_config.window_seconds) * thinned)
 
 
 AutoConfig.register("mllm", MusicLMConfig, exist_ok=True)

@@ -9,7 +9,6 @@ from torch import nn
 from transformers import AutoModel, AutoModelForMultimodalLM, GenerationMixin, PreTrainedModel
 from transformers.cache_utils import Cache
 from transformers.modeling_outputs import BaseModelOutputWithPast, BaseModelOutputWithPooling, CausalLMOutputWithPast
-from transformers.modeling_utils import slice_logits_to_keep
 
 from mllm.configuration import MusicLMConfig
 from mllm.errors import PromptError
@@ -29,7 +28,12 @@ class MusicLMPreTrainedModel(PreTrainedModel):
     _supports_flex_attn = True
     _supports_attention_backend = True
     _can_compile_fullgraph = False
-    _keep_in_fp32_modules_strict = [r"projector\.norm\."]  # feature statistics
+    _keep_in_fp32_modules_strict = ["projector.norm."]  # feature statistics; vLLM takes these literally
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """That of the language model, which a checkpoint's config then states; a tower may have another."""
+        return self.get_input_embeddings().weight.dtype
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
@@ -84,19 +88,26 @@ class MusicLMModel(MusicLMPreTrainedModel):
         """Encode windows of audio into embeddings of the language model.
 
         Args:
-            input_features: [windows, …] what the tower takes (float32 waveform windows for the packaged towers).
+            input_features: [windows, …] what the tower takes (float32 waveform windows for the packaged towers), or
+                [recordings, windows, …] beside a mask of that form.
             input_features_mask: [windows, summary_tokens + time_tokens] bool; True where the token stands in the text.
+                Or [recordings, windows, tokens], or a list of such rows: then windows without any token fill up.
             tower_features: [windows, frames, tower size]; the tower's output, when it was computed before. Then
                 `input_features` is not needed.
 
         Returns:
             `last_hidden_state` [windows, tokens, hidden] and `pooler_output` [kept tokens of all windows, hidden].
         """
+        if isinstance(input_features_mask, list):  # how vLLM hands over recordings of unequal length
+            input_features_mask = torch.stack(input_features_mask)
+        if input_features_mask is not None and input_features_mask.ndim == 3:
+            input_features_mask = input_features_mask.flatten(0, 1)
+            filled = input_features_mask.to(torch.bool).any(1)
+            input_features_mask = input_features_mask[filled]
+            input_features = input_features.flatten(0, 1)[filled.to(input_features.device)]
         if tower_features is None:
             tower_features = self.audio_tower(input_features).last_hidden_state  # no gradient: towers see to it
         hidden = self.projector(tower_features)
-        if isinstance(input_features_mask, list):  # vLLM hands masks of unequal items over as a list
-            input_features_mask = torch.cat([mask.reshape(-1, hidden.shape[1]) for mask in input_features_mask])
         kept = hidden.flatten(0, 1)
         if input_features_mask is not None:
             kept = hidden[input_features_mask.to(hidden.device, torch.bool)]
@@ -224,8 +235,9 @@ class MusicLMForConditionalGeneration(MusicLMPreTrainedModel, GenerationMixin):
         hidden = outputs.last_hidden_state
         loss = token_losses = None
         if labels is None:
+            kept = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
             # contiguous: a strided slice falls off the fast bf16 path of the CPU (shared facts, 7)
-            logits = self.lm_head(slice_logits_to_keep(hidden, logits_to_keep).contiguous())
+            logits = self.lm_head(hidden[:, kept].contiguous())
         else:
             targets = nn.functional.pad(labels[:, 1:], (0, 1), value=-100)
             supervised = targets != -100

@@ -132,7 +132,7 @@ class MusicLMProcessor(ProcessorMixin):
     """Feature extractor and tokenizer of a music language model.
 
     `processor.encode(messages)` is the whole way from messages to model inputs; `processor(text=…, audio=…)` is the
-    lower face that transformers and vLLM call.
+    lower face that transformers and vLLM call. They expect one row a recording, the model takes either.
     """
 
     def __init__(self, feature_extractor, tokenizer, chat_template=None, audio_token: str = AUDIO_TOKEN):
@@ -161,9 +161,16 @@ class MusicLMProcessor(ProcessorMixin):
     def model_input_names(self) -> list[str]:
         return list(dict.fromkeys([*super().model_input_names, "input_features_mask"]))
 
-    @property
-    def unused_input_names(self) -> list[str]:
-        return ["num_windows"]
+    def __call__(self, images=None, text=None, videos=None, audio=None, **kwargs) -> BatchFeature:
+        """As `ProcessorMixin`; `input_features` [recordings, windows, …], `input_features_mask` [recordings, windows,
+        tokens], filled up to the longest recording with windows that have no token."""
+        batch = super().__call__(images, text, videos, audio, **kwargs)
+        if "num_windows" in batch:
+            counts = [int(count) for count in batch.pop("num_windows")]
+            for name in MusicLMFeatureExtractor.model_input_names:
+                windows = torch.as_tensor(batch[name]).split(counts)
+                batch[name] = torch.nn.utils.rnn.pad_sequence(list(windows), batch_first=True)
+        return batch
 
     def render(self, messages: list[dict[str, Any]], add_generation_prompt: bool = False) -> str:
         """Prompt text of checked messages, one audio token an audio."""
@@ -193,7 +200,7 @@ class MusicLMProcessor(ProcessorMixin):
         read = [read_conversation(messages, self.reserved) for messages in batch]
         audios = [self.load(source) for conversation in read for source in conversation.audios]
         texts = [self.render(conversation.messages, add_generation_prompt) for conversation in read]
-        return self(
+        inputs = super().__call__(
             text=texts,
             audio=audios or None,
             padding=True,
@@ -201,6 +208,8 @@ class MusicLMProcessor(ProcessorMixin):
             add_special_tokens=False,
             return_tensors="pt",
         )
+        inputs.pop("num_windows", None)
+        return inputs
 
     def encode_supervised(
         self, messages: Sequence[dict[str, Any]], masks: Sequence[np.ndarray]

@@ -18,8 +18,8 @@ class FeatureNorm(nn.Module):
 
     def __init__(self, size: int):
         super().__init__()
-        self.register_buffer("mean", torch.zeros(size))
-        self.register_buffer("std", torch.ones(size))
+        self.register_buffer("mean", torch.zeros(size, dtype=torch.float32))
+        self.register_buffer("std", torch.ones(size, dtype=torch.float32))
 
     def _apply(self, fn, recurse=True):
         """Follows the model to another device but stays float32: rounded means would shift small features."""
@@ -68,6 +68,27 @@ class MLPProjector(nn.Module):
         return self.out(F.gelu(self.hidden(packed.to(self.hidden.weight.dtype))))
 
 
+class ResamplerLayer(nn.TransformerEncoderLayer):
+    """torch's layer (pre-norm, GELU), computed by calling its parts.
+
+    torch's own forward reads the weights of its linear layers in one fused step. vLLM puts linear layers of its own in
+    their places, whose weights are packed away.
+    """
+
+    def __init__(self, size: int, dropout: float):
+        heads = max(1, size // 64)
+        super().__init__(size, heads, 4 * size, dropout, activation="gelu", batch_first=True, norm_first=True)
+
+    def forward(self, hidden: torch.Tensor) -> torch.Tensor:
+        """[n, tokens, size] -> the same."""
+        attention = self.self_attn
+        inputs = F.linear(self.norm1(hidden), attention.in_proj_weight, attention.in_proj_bias)
+        parts = inputs.unflatten(-1, (3, attention.num_heads, -1)).permute(2, 0, 3, 1, 4)
+        mixed = F.scaled_dot_product_attention(*parts, dropout_p=attention.dropout if self.training else 0.0)
+        hidden = hidden + self.dropout1(attention.out_proj(mixed.transpose(1, 2).flatten(2)))
+        return hidden + self.dropout2(self.linear2(self.dropout(F.gelu(self.linear1(self.norm2(hidden))))))
+
+
 class ResamplerProjector(nn.Module):
     """A small transformer over the tokens of a window, with learned queries in front that look at all of it.
 
@@ -86,16 +107,7 @@ class ResamplerProjector(nn.Module):
         self.queries = nn.Parameter(torch.zeros(config.summary_tokens, size))
         self.positions = nn.Parameter(torch.zeros(config.time_tokens, size))
         self.layers = nn.ModuleList(
-            nn.TransformerEncoderLayer(
-                size,
-                max(1, size // 64),
-                4 * size,
-                dropout=config.projector_dropout,
-                activation="gelu",
-                batch_first=True,
-                norm_first=True,
-            )
-            for _ in range(config.projector_layers)
+            ResamplerLayer(size, config.projector_dropout) for _ in range(config.projector_layers)
         )
         self.out_norm = nn.LayerNorm(size)
         self.out = nn.Linear(size, config.text_config.hidden_size)

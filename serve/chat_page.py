@@ -1,11 +1,14 @@
-"""The chat page: upload or record music, ask, ask on. Gradio on this machine alone; nothing comes from elsewhere."""
+"""The chat page: upload or record music, ask, ask on. Gradio in front of an API; nothing comes from elsewhere."""
 
 from __future__ import annotations
 
+import asyncio
+import html
 import os
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Sequence
+from contextlib import aclosing
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +16,12 @@ import gradio as gr
 from gradio.utils import get_upload_folder
 
 from mllm.abc_in_text import find_abc
-from mllm.chat import MusicLM
 from mllm.errors import MllmError, PromptError
 from mllm.score import SUFFIXES
 from mllm.serve import sheet_music
+from mllm.serve.chat_client import ChatClient, ModelCard, Turn
+from mllm.serve.chat_looks import CSS, HEAD, WELCOME
+from mllm.serve.verdict_table import verdict_table
 
 EXAMPLES = Path(__file__).parent / "examples"
 QUESTIONS = {  # file in EXAMPLES -> label, question
@@ -27,101 +32,105 @@ QUESTIONS = {  # file in EXAMPLES -> label, question
 }
 RECORDINGS = ["audio", ".wav", ".flac", ".ogg", ".opus", ".mp3", ".aiff"]
 MAX_UPLOAD = "400mb"  # half an hour of 16 bit stereo wav takes 320
-MAX_ANSWER = 320  # tokens: nine of ten folk tunes take 100 to 300 as ABC
-TROUBLE = "This could not be answered"  # title of an error message, by which it is kept out of the conversation
+AT_ONCE = 16  # answers that the page waits for; the server has its own limits
+# Titles of messages by which they are kept out of the conversation.
+TROUBLE = "This could not be answered"
+WAITING = "Waiting"
 ABILITIES = (
     "It listens to recordings up to 30 minutes and reads and plays scores; ask it for instruments, key, tempo, metre, "
     "melody. It is small and errs: check what matters. It does not know titles, artists or lyrics."
 )
-WELCOME = """<center>
-
-### Drop in a recording or a score, or record yourself
-
-then ask about it, and ask on. Or start with one of these:
-
-</center>"""
-CSS = """
-.gradio-container {max-width: 860px !important; margin: 0 auto !important;}
-.about {font-size: 13px; line-height: 1.5; color: var(--body-text-color-subdued);}
-.about p {margin: 0;}
-.examples {grid-template-columns: 1fr 1fr !important; max-width: 660px !important; gap: 12px !important;}
-.example {border: 1px solid var(--border-color-primary) !important; padding: 14px !important;}
-footer, button[aria-label="Share"] {display: none !important;}
-"""
+CHECK = "Check the answer: hold what it claims against the music"
+NOTHING_TO_CHECK = "There is no recording and no score to check this answer against; give one as a file."
+NOT_CHECKED = "The server did not check this answer; it knows no verify option."
 
 
-def build_page(music: MusicLM) -> gr.ChatInterface:
-    """The page around a loaded model."""
+def build_page(client: ChatClient) -> gr.Blocks:
+    """The page in front of an API."""
 
-    def respond(message: dict[str, Any], history: list[dict[str, Any]]) -> Iterator[Any]:
-        shown: list[gr.ChatMessage] = []
+    async def respond(message: dict[str, Any], history: list[dict[str, Any]], check: bool) -> AsyncIterator[Any]:
+        shown: list[Any] = []
+        words, verdicts = "", None
         try:
-            conversation = read_history(music, message, history)
-            if given := sheets_given(message):
+            turns = read_history(message, history)
+            if given := await asyncio.to_thread(sheets_given, message):
                 shown = [gr.ChatMessage(role="assistant", content=given)]
                 yield shown
-            words = ""
-            for piece in music.stream(conversation, max_new_tokens=MAX_ANSWER):
-                words = (words + piece).lstrip()
-                yield [*shown, words]
-            if sheets := sheet_music.sheets_of_text(words):
-                yield [*shown, gr.ChatMessage(role="assistant", content=[words, *sheets])]
+            verify = check and any(turn.files for turn in turns)
+            async with aclosing(client.answer(turns, verify)) as replies:
+                async for reply in replies:
+                    words, verdicts = reply.words, reply.verdicts
+                    if reply.note:
+                        waiting = gr.ChatMessage(role="assistant", content=reply.note, metadata={"title": WAITING})
+                        yield [*shown, waiting]
+                    elif words:
+                        yield [*shown, words]
+            added = await asyncio.to_thread(sheet_music.sheets_of_text, words)
+            if check:
+                added.append(gr.HTML(_checked(verify, verdicts)))
+            if added:
+                yield [*shown, gr.ChatMessage(role="assistant", content=[words or "(no answer)", *added])]
             elif not words:
                 yield [*shown, "(no answer)"]
         except MllmError as error:
-            # by its own name, not by where Gradio put it
-            words = re.sub(re.escape(get_upload_folder()) + r"/\w+/", "", str(error))
-            yield [*shown, gr.ChatMessage(role="assistant", content=words, metadata={"title": TROUBLE})]
+            # by their own names, not by where Gradio put the files
+            told = re.sub(re.escape(get_upload_folder()) + r"/\w+/", "", str(error))
+            trouble = gr.ChatMessage(role="assistant", content=told, metadata={"title": TROUBLE})
+            yield [*shown, words, trouble] if words else [*shown, trouble]
 
     examples = {name: row for name, row in QUESTIONS.items() if (EXAMPLES / name).is_file()}
-    return gr.ChatInterface(
-        respond,
-        multimodal=True,
-        title="Ask about music",
-        description=about(music),
-        chatbot=gr.Chatbot(
-            show_label=False,
-            height="max(320px, calc(100vh - 260px))",
-            placeholder=WELCOME,
-            buttons=["copy"],
-            layout="bubble",
-            feedback_options=None,
-            render_markdown=False,  # an answer may be notation, whose marks markdown would swallow
-        ),
-        textbox=gr.MultimodalTextbox(
-            placeholder="What key is this in?",
-            sources=["upload", "microphone"],
-            file_types=[*RECORDINGS, *SUFFIXES],
-            file_count="multiple",
-            show_label=False,
-        ),
-        examples=[{"text": question, "files": [str(EXAMPLES / name)]} for name, (_, question) in examples.items()],
-        example_labels=[f"{label}: {question}" for label, question in examples.values()] or None,
-        cache_examples=False,
-        flagging_mode="never",
-        analytics_enabled=False,
-        api_visibility="private",
-        delete_cache=(3600, 86400),
-    )
+    with gr.Blocks(title="Ask about music", analytics_enabled=False, delete_cache=(3600, 86400)) as page:
+        # the style puts it below the rest; ChatInterface would hide it in a box that has to be opened
+        checked = gr.Checkbox(label=CHECK, container=False, elem_classes="check")
+        gr.ChatInterface(
+            respond,
+            multimodal=True,
+            title="Ask about music",
+            description=about(client.card),
+            chatbot=gr.Chatbot(
+                show_label=False,
+                height="max(320px, calc(100vh - 300px))",
+                placeholder=WELCOME,
+                buttons=["copy"],
+                layout="bubble",
+                feedback_options=None,
+                render_markdown=False,  # an answer may be notation, whose marks markdown would swallow
+            ),
+            textbox=gr.MultimodalTextbox(
+                placeholder="What key is this in?",
+                sources=["upload", "microphone"],
+                file_types=[*RECORDINGS, *SUFFIXES],
+                file_count="multiple",
+                show_label=False,
+                stop_btn=True,
+            ),
+            additional_inputs=[checked],
+            examples=[
+                [{"text": question, "files": [str(EXAMPLES / name)]}] for name, (_, question) in examples.items()
+            ],
+            example_labels=[f"{label}: {question}" for label, question in examples.values()] or None,
+            cache_examples=False,
+            flagging_mode="never",
+            api_visibility="private",
+            concurrency_limit=AT_ONCE,
+        )
+    return page
 
 
-def about(music: MusicLM) -> str:
+def about(card: ModelCard) -> str:
     """HTML: which model answers, under which licence, what it can and cannot do."""
-    weights = music.provenance.get("bases", {}).get("weights", [])
-    bases = sorted({row["licence"] for row in weights if row.get("licence")})
-    licence = music.provenance.get("licence", "Apache-2.0" if music.name == "mini" else "see its provenance.json")
-    made_from = f" (made from parts under {' and '.join(bases)})" if bases else ""
-    name = Path(music.name).name
-    return f'<div class="about"><p>Model <b>{name}</b>, licence {licence}{made_from}. {ABILITIES}</p></div>'
+    made_from = f" (made from parts under {' and '.join(card.parts)})" if card.parts else ""
+    terms = html.escape((card.licence or "not told by its server") + made_from)
+    return f'<div class="about"><p>Model <b>{html.escape(card.name)}</b>, licence {terms}. {ABILITIES}</p></div>'
 
 
-def read_history(music: MusicLM, message: dict[str, Any], history: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Messages for `mllm.chat` from what Gradio hands over; turns that ended in an error are left out.
+def read_history(message: dict[str, Any], history: Sequence[dict[str, Any]]) -> list[Turn]:
+    """The conversation from what Gradio hands over; turns that ended in an error are left out.
 
     Raises:
         PromptError: nothing was given or asked yet, or a file that Gradio did not receive itself.
     """
-    messages: list[dict[str, Any]] = []
+    turns: list[Turn] = []
     files: list[Path] = []
     texts: list[str] = []
     for turn in history:
@@ -133,14 +142,14 @@ def read_history(music: MusicLM, message: dict[str, Any], history: list[dict[str
         answer = "".join(_text(part) for part in parts)
         if not answer:
             continue  # sheet music of what the user gave, which the answer follows
-        if (turn.get("metadata") or {}).get("title") != TROUBLE:
-            messages += [_user(music, files, " ".join(filter(None, texts))), {"role": "assistant", "content": answer}]
+        if (turn.get("metadata") or {}).get("title") not in (TROUBLE, WAITING):
+            turns += [_user(files, " ".join(filter(None, texts))), Turn("assistant", answer)]
         files, texts = [], []
     files += [received(path) for path in message.get("files") or []]
     question = " ".join(filter(None, [*texts, (message.get("text") or "").strip()]))
-    if not files and not messages and not find_abc(question):
+    if not files and not turns and not find_abc(question):
         raise PromptError("Give me something to hear or read first: a recording, a score, or ABC notation as text.")
-    return [*messages, _user(music, files, question or "Describe this.")]
+    return [*turns, _user(files, question)]
 
 
 def sheets_given(message: dict[str, Any]) -> list[Any]:
@@ -154,8 +163,14 @@ def _text(part: Any) -> str:
     return part if isinstance(part, str) else part.get("text", "")
 
 
-def _user(music: MusicLM, files: list[Path], question: str) -> dict[str, Any]:
-    return music.question(files, question or "Describe this.", hear=True)
+def _user(files: Sequence[Path], question: str) -> Turn:
+    return Turn("user", question or "Describe this.", tuple(files))
+
+
+def _checked(asked: bool, verdicts: list[dict[str, Any]] | None) -> str:
+    if verdicts is None:
+        return f'<p class="no-sheet-music">{NOT_CHECKED if asked else NOTHING_TO_CHECK}</p>'
+    return verdict_table(verdicts)
 
 
 def received(path: str) -> Path:
@@ -167,11 +182,11 @@ def received(path: str) -> Path:
     return file
 
 
-def serve_page(music: MusicLM, host: str, port: int | None, share: bool = False, browser: bool = True) -> None:
+def serve_page(client: ChatClient, host: str, port: int | None, share: bool = False, browser: bool = True) -> None:
     """Serve the page until interrupted; prints its address.
 
     Args:
-        music: the model that answers.
+        client: leads to the model that answers.
         host: address to listen at.
         port: None takes the first free one from 7860.
         share: also make a public link through gradio's servers.
@@ -180,7 +195,7 @@ def serve_page(music: MusicLM, host: str, port: int | None, share: bool = False,
     display = sys.platform in ("darwin", "win32") or bool(
         os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")
     )
-    page = build_page(music)
+    page = build_page(client)
     try:
         _, address, public = page.launch(
             server_name=host,
@@ -198,6 +213,7 @@ def serve_page(music: MusicLM, host: str, port: int | None, share: bool = False,
                 font_mono=["ui-monospace", "monospace"],
             ),
             css=CSS + sheet_music.CSS,
+            head=HEAD,
         )
     except OSError as error:
         raise PromptError(

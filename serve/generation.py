@@ -30,6 +30,10 @@ class StoppingError(MllmError):
     """The server is going down and takes nothing new."""
 
 
+class EngineError(MllmError):
+    """Something went wrong inside the engine; the request may be sent again."""
+
+
 @dataclass(frozen=True)
 class GenerationRequest:
     """One conversation to answer, once.
@@ -65,6 +69,10 @@ class GenerationRequest:
     client: str = ""
 
 
+Alternative = tuple[str, bytes, float]
+"""Text, bytes and log-probability of a token that could have been written."""
+
+
 @dataclass(frozen=True)
 class TokenLogprob:
     """One token of an answer: its text, its bytes, its natural logarithm of probability, and the likeliest others."""
@@ -72,7 +80,7 @@ class TokenLogprob:
     token: str
     bytes: bytes
     logprob: float
-    top: tuple[tuple[str, bytes, float], ...] = ()
+    top: tuple[Alternative, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import copy
+import json
+
 import numpy as np
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
-from tiny import TEXT_CONFIGS, clicks, question, tiny_model
+from tiny import TEXT_CONFIGS, clicks, question, save_tiny_text_model, tiny_model
 
-from mllm.assemble import load_model, save_model
+from mllm.assemble import assemble, load_model, save_model
 from mllm.errors import PromptError
+from mllm.processing import read_conversation
 from mllm.projector import PROJECTORS
+from mllm.towers import StackConfig, StackTower
 
 
 @pytest.fixture(scope="module")
@@ -62,6 +67,81 @@ def test_saved_equals_loaded(tiny, tmp_path):
     torch.testing.assert_close(
         last_logits(model, processor, conversation), last_logits(loaded, loaded_processor, conversation)
     )
+
+
+def test_a_row_a_recording_is_heard_as_windows_one_after_the_other(tiny):
+    """What `processor(text, audio)` gives, in which transformers and vLLM find each recording's part."""
+    model, processor = tiny
+    waves = [clicks(90, 4.0), clicks(120, 23.0), clicks(60, 12.0)]
+    flat = processor.encode(question(*waves))
+    text = processor.render(read_conversation(question(*waves)).messages, add_generation_prompt=True)
+    rows = processor(text=[text], audio=waves, return_tensors="pt", add_special_tokens=False)
+    assert rows["input_ids"].tolist() == flat["input_ids"].tolist()
+    assert rows["input_features"].shape == (3, 3, 220500) and flat["input_features"].shape == (6, 220500)
+    one_by_one = [processor(text="<|audio|>", audio=[wave], return_tensors="pt") for wave in waves]
+    with torch.no_grad():
+        expected = model.get_audio_features(flat["input_features"], flat["input_features_mask"]).pooler_output
+        padded = model.get_audio_features(rows["input_features"], rows["input_features_mask"]).pooler_output
+        alone = [
+            model.get_audio_features(row["input_features"], list(row["input_features_mask"])).pooler_output
+            for row in one_by_one
+        ]
+        whole = model(**rows).logits[:, -1]
+    torch.testing.assert_close(padded, expected)
+    torch.testing.assert_close(torch.cat(alone), expected, atol=2e-4, rtol=1e-4)
+    torch.testing.assert_close(whole, last_logits(model, processor, question(*waves)), atol=2e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("projector", [{}, {"long_stride": 3}, {"projector_type": "linear", "summary_tokens": 0}])
+def test_no_recording_takes_more_tokens_than_the_config_says(tmp_path, projector):
+    """vLLM reserves memory by this number, and refuses what is longer."""
+    model, processor = tiny_model(tmp_path, **projector)
+    lengths = (1.0, 9.99, 59.9, 60.0, 61.0, 1800.0)
+    counts = [int(processor.feature_extractor.token_mask(round(s * 22050)).sum()) for s in lengths]
+    assert max(counts) == model.config.audio_config.max_source_positions
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_checkpoint_loads_in_the_dtype_asked_for_whatever_its_tower_was_saved_in(tmp_path, dtype):
+    """The statistics of norms alone stay float32, by names that vLLM finds too: it takes them literally."""
+    model, processor = assemble(StackTower(StackConfig()).bfloat16(), save_tiny_text_model(tmp_path / "text"), dtype)
+    folder = save_model(model, processor, tmp_path / "checkpoint", {"bases": {}})
+    assert json.loads((folder / "config.json").read_text())["dtype"] == str(dtype).removeprefix("torch.")
+    loaded, _ = load_model(str(folder), dtype=dtype)
+    state = {name: t for name, t in loaded.state_dict().items() if t.is_floating_point()}
+    kept = {name for name in state if any(part in name for part in loaded._keep_in_fp32_modules_strict)}
+    assert len(kept) > 40 and any("projector.norm" in name for name in kept)
+    assert {state[name].dtype for name in kept} == {torch.float32}
+    assert {t.dtype for name, t in state.items() if name not in kept and "lag_seconds" not in name} == {dtype}
+    assert load_model(str(folder), dtype=dtype)[1].encode(question(clicks(90)))["input_ids"].shape[1] > 50
+    answer = loaded.generate(**processor.encode(question(clicks(90, 1.0))), max_new_tokens=2)
+    assert answer.shape[1] > 2
+
+
+def test_the_projector_is_computed_by_calling_its_parts(tiny):
+    """vLLM puts linear layers of its own in, whose weights nothing else may read."""
+
+    class Packed(torch.nn.Module):
+        def __init__(self, linear):
+            super().__init__()
+            self.linear, self.weight = [linear], torch.empty(0)
+
+        def forward(self, x):
+            return self.linear[0](x)
+
+    model, processor = tiny
+    projector = copy.deepcopy(model.model.projector)
+    frames = torch.randn(2, 200, model.config.audio_config.hidden_size)
+    with torch.no_grad():
+        expected = projector(frames)
+        hidden = torch.randn(2, 58, model.config.projector_hidden_size)
+        by_torch = torch.nn.TransformerEncoderLayer.forward(projector.layers[0], hidden)
+        torch.testing.assert_close(projector.layers[0](hidden), by_torch, atol=1e-5, rtol=1e-4)
+        for part in list(projector.modules()):
+            for name, child in list(part.named_children()):
+                if isinstance(child, torch.nn.Linear):
+                    setattr(part, name, Packed(child))
+        torch.testing.assert_close(projector(frames), expected)
 
 
 def test_merged_lora_equals_unmerged(tmp_path):

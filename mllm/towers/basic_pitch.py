@@ -58,7 +58,7 @@ class BasicPitchConfig(PreTrainedConfig):
     fused: bool = True
 
     @property
-    def max_source_positions(self) -> int:
+    def window_frames(self) -> int:
         """Frames that one window gives."""
         return round(self.window_seconds * self.frames_per_second)
 

@@ -80,7 +80,7 @@ class HubTowerConfig(PreTrainedConfig):
     hidden_size: int = 768
 
     @property
-    def max_source_positions(self) -> int:
+    def window_frames(self) -> int:
         """Frames that one window gives."""
         return round(self.window_seconds * self.frames_per_second)
 
@@ -96,7 +96,8 @@ class HubTower(PreTrainedModel):
         """`encoder`: the ready part of a loaded model instead of a random one."""
         super().__init__(config)
         settings = AutoConfig.for_model(**(config.encoder or {"model_type": "hubert"}))
-        self.encoder = encoder or _part(AutoModel.from_config(settings), config.part)
+        # the dtype that was asked for, not the one that the encoder's config remembers from when it was saved
+        self.encoder = encoder or _part(AutoModel.from_config(settings, dtype=torch.get_default_dtype()), config.part)
         with torch.device("meta"):
             # Only its rules of initialisation are wanted, and no weights: it must not become a submodule.
             object.__setattr__(self, "_family", AutoModel.from_config(settings))
@@ -131,7 +132,7 @@ class HubTower(PreTrainedModel):
 
         With a gradient only where something in the tower learns (a LoRA of its own).
         """
-        frames = self.config.max_source_positions
+        frames = self.config.window_frames
         learns = torch.is_grad_enabled() and any(p.requires_grad for p in self.parameters())
         with torch.set_grad_enabled(learns):
             return BaseModelOutput(last_hidden_state=resize_mean(self.native_features(input_features), frames))

@@ -82,12 +82,12 @@ class MusicnnConfig(PreTrainedConfig):
         self.hidden_size = 2 * 204 + 3 * 51 + 3 * 64
         self.fused = fused
         self.labels = labels if labels is not None else LABELS["MTT"].split(",")
-        for derived in ("sampling_rate", "hidden_size", "max_source_positions"):
+        for derived in ("sampling_rate", "hidden_size", "window_frames"):
             kwargs.pop(derived, None)
         super().__init__(**kwargs)
 
     @property
-    def max_source_positions(self) -> int:
+    def window_frames(self) -> int:
         """Frames in one window."""
         return round(self.window_seconds * self.frames_per_second)
 
@@ -115,7 +115,15 @@ class MusicnnTower(PreTrainedModel):
     main_input_name = "input_features"
     # bfloat16 statistics would shift every channel; they are small
     # patterns that no other model's names fit: transformers matches them against the whole model that holds this tower
-    _keep_in_fp32_modules_strict = [r"(timbral|temporal|middle)\.\d\.norm\.", r"\b(input|pool|dense)_norm\."]
+    # and plain strings, not expressions: vLLM takes them literally
+    _keep_in_fp32_modules_strict = [
+        *(
+            f"{part}.{i}.norm."
+            for part, count in (("timbral", 2), ("temporal", 3), ("middle", 3))
+            for i in range(count)
+        ),
+        *("input_norm.", "pool_norm.", "dense_norm."),
+    ]
 
     def __init__(self, config: MusicnnConfig):
         super().__init__(config)

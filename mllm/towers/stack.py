@@ -12,8 +12,8 @@ from mllm.towers.grid import resize_mean
 from mllm.towers.resample import resample
 
 DEFAULT_MEMBERS = ("basic_pitch", "musicnn", "tempogram")
-BOOKKEEPING = ("_name_or_path", "transformers_version")
-"""Entries of a config that say where and by whom it was written, not what the model computes."""
+BOOKKEEPING = ("_name_or_path", "transformers_version", "max_source_positions")
+"""Entries of a config that say where and by whom it was written, or what vLLM asks for, not what the model computes."""
 
 
 class StackConfig(PreTrainedConfig):
@@ -47,7 +47,7 @@ class StackConfig(PreTrainedConfig):
         return [AutoConfig.for_model(**member) for member in self.members or []]
 
     @property
-    def max_source_positions(self) -> int:
+    def window_frames(self) -> int:
         """Frames that one window gives."""
         return round(self.window_seconds * self.frames_per_second)
 
@@ -62,7 +62,9 @@ class StackTower(PreTrainedModel):
     def __init__(self, config: StackConfig, towers: Sequence[PreTrainedModel] | None = None):
         """`towers`: ready members instead of random ones; their configs must be those of `config.members`."""
         super().__init__(config)
-        self.towers = nn.ModuleList(towers or [AutoModel.from_config(member) for member in config.member_configs()])
+        # the dtype that was asked for, not the one that a member's own config remembers from when it was saved
+        made = {"dtype": torch.get_default_dtype()}
+        self.towers = nn.ModuleList(towers or [AutoModel.from_config(c, **made) for c in config.member_configs()])
         kept = [getattr(tower, "_keep_in_fp32_modules_strict", None) or () for tower in self.towers]
         self._keep_in_fp32_modules_strict = {pattern for patterns in kept for pattern in patterns}
         self.post_init()

@@ -52,7 +52,7 @@ class TempogramConfig(PreTrainedConfig):
         self.lags = lags
         self.shortest = shortest
         self.longest = longest
-        for derived in ("hidden_size", "max_source_positions"):
+        for derived in ("hidden_size", "window_frames"):
             kwargs.pop(derived, None)
         super().__init__(**kwargs)
 
@@ -62,7 +62,7 @@ class TempogramConfig(PreTrainedConfig):
         return 2 * self.lags
 
     @property
-    def max_source_positions(self) -> int:
+    def window_frames(self) -> int:
         """Frames in one window."""
         return round(self.window_seconds * self.frames_per_second)
 

@@ -189,7 +189,10 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("scores")
     content = yaml.safe_load((HERE / "mixtures" / "tiny.yaml").read_text())
     content["clips"] = {"train": 0, "validation": 0, "test": 0, "unit": 8}
-    content |= {"notation": {"train": 34, "validation": 3}, "score_and_sound": {"train": 24, "validation": 4}}
+    content |= {
+        "notation": {"train": 34, "validation": 3},
+        "score_and_sound": {"train": 24, "validation": 4, "transcribe": 3},
+    }
     (folder / "scores.yaml").write_text(yaml.safe_dump(content))
     build_mixture(folder / "scores.yaml", folder / "one", workers=1)
     build_mixture(folder / "scores.yaml", folder / "two", workers=2)
@@ -220,6 +223,20 @@ def test_a_build_has_the_rows_on_one_core_as_on_two(built: Path) -> None:
         if row["task"] in DECK:
             assert parts[0]["type"] == "audio" and soundfile.info(built / "one" / parts[0]["audio"]).samplerate == 22050
             assert facts["abc"].startswith("X:1")
+
+
+def test_short_training_recordings_are_transcribed_besides(built: Path) -> None:
+    heard: dict[str, set[str]] = {}
+    for row in rows_of(built / "one"):
+        if row["task"] in DECK:
+            clip = json.loads(row["messages"])[0]["content"][0]["audio"]
+            heard.setdefault(f"{row['split']} {json.loads(row['facts'])['bars']} {clip}", set()).add(row["task"])
+    for name, tasks in heard.items():
+        split, bars, _ = name.split(" ", 2)
+        besides = split == "train" and int(bars) <= 3
+        assert "transcribe" in tasks or not besides
+        assert besides or len(tasks) == 1
+    assert any(len(tasks) == 2 for tasks in heard.values())
 
 
 def test_a_build_is_fine(built: Path) -> None:

@@ -122,7 +122,7 @@ def test_is_frozen_saves_and_loads(tower, tmp_path):
     again = load_tower(tmp_path)
     clip = torch.from_numpy(tones([69], 10))[None]
     torch.testing.assert_close(again(clip).last_hidden_state, tower(clip).last_hidden_state)
-    assert tower.config.max_source_positions == 200 and tower.config.hidden_size == 176
+    assert tower.config.window_frames == 200 and tower.config.hidden_size == 176
 
 
 def test_a_random_tower_listens():

@@ -115,7 +115,7 @@ def test_gives_its_own_frames_and_any_other_grid(tmp_path, name):
     assert tower.config.hidden_size == hidden
     waveforms = noise(tower, 2)
     out = hear(tower, waveforms)
-    assert out.shape == (2, tower.config.max_source_positions, hidden)
+    assert out.shape == (2, tower.config.window_frames, hidden)
     assert abs(out.shape[1] - frames) <= 1
     assert out.isfinite().all()
     heard = (out[0] - out[1]).abs().max()

@@ -109,7 +109,7 @@ def test_frames_pool_to_any_rate(signals):
     x = signals[2][None]
     with torch.no_grad():
         whole, fifth = native(x).last_hidden_state, pooled(x).last_hidden_state
-    assert pooled.config.max_source_positions == fifth.shape[1] == 125
+    assert pooled.config.window_frames == fifth.shape[1] == 125
     torch.testing.assert_close(fifth, whole.unflatten(1, (125, 5)).mean(2), atol=1e-3, rtol=1e-3)
 
 

@@ -83,7 +83,7 @@ def test_other_windows_grids_and_members(clips):
     tower = AutoModel.from_config(config)
     assert tower(clips).last_hidden_state.shape == (3, 50, 192)
     again = StackConfig.from_dict(config.to_dict())
-    assert again.hidden_size == 192 and again.max_source_positions == 50
+    assert again.hidden_size == 192 and again.window_frames == 50
 
 
 def test_resampling_follows_soxr(clips):
