@@ -17,7 +17,7 @@ chat: $(VENV)/.serve  ## fresh machine: environment, default weights, then the c
 	$(BIN)/mllm chat
 
 test: $(VENV)/.dev system-packages  ## fresh machine: environment, then the whole default test suite
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest -n auto --dist loadfile $(ARGS)
 
 env: $(VENV)/.dev  ## the environment for work on this project, with everything in it
 

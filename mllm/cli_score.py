@@ -1,4 +1,4 @@
-"""`mllm score`: look at notation, state its facts, convert it, play it."""
+"""`mllm score`: look at notation, state its facts, convert it, play it, find the one that a recording plays."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import typer
 from mllm.errors import ScoreError
 
 score_verbs = typer.Typer(
-    no_args_is_help=True, help="Work with scores: show, facts, convert, render (sheet music, piano roll, sound)."
+    no_args_is_help=True, help="Work with scores: show, facts, convert, render (sheet music, piano roll, sound), match."
 )
 ScoreFile = Annotated[str, typer.Argument(metavar="FILE", help="abc, mid, musicxml, mxl or krn.")]
 TuneNumber = Annotated[
@@ -149,6 +149,33 @@ def render(
     data, words = maker(read_score(_existing(file), number=number, unfold=maker is sound))
     _write(output, data)
     typer.echo(f"{output}: {words}")
+
+
+@score_verbs.command("match")
+def match_scores(
+    recording: Annotated[Path, typer.Argument(help="What is heard: wav, flac, ogg, mp3, aiff.")],
+    scores: Annotated[list[str], typer.Argument(metavar="SCORE...", help="abc, mid, musicxml, mxl or krn.")],
+    model: Annotated[str, typer.Option("--model", "-m", help="A model trained to transcribe.")] = "mini",
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON list.")] = False,
+) -> None:
+    """Which of these scores does a recording play? The likeliest first, by how well the recording explains the notes.
+
+    mllm score match take.wav first.abc second.abc
+
+    For some bars of one melody, as the model was trained on. A gain below 0 speaks against a score.
+    """
+    from mllm.cli_model import load_quietly
+    from mllm.matching import match
+
+    files = [_existing(score) for score in scores]
+    found = match(load_quietly(model), recording, files)
+    rows = [{"score": name, **vars(one)} for name, one in zip(scores, found, strict=True)]
+    rows.sort(key=lambda row: -float(row["share"]))
+    if as_json:
+        typer.echo(json.dumps(rows, ensure_ascii=False))
+        return
+    for row in rows:
+        typer.echo(f"{row['share']:6.1%}  {row['gain']:+.2f} nats a note  {row['score']}")
 
 
 def _existing(file: str) -> Path:

@@ -63,7 +63,8 @@ HEAD = """<script>
     if (!failed) document.querySelector(SUBMIT)?.click();
   };
   const hold = (event) => {
-    if (event.type === 'click') event.target.closest?.('.recording-overlay .stop-button')?.setAttribute('data-pressed', '');
+    const ends = event.type === 'click' && event.target.closest?.('.recording-overlay .stop-button');
+    if (ends) ends.dataset.pressed = '';
     const enter = event.type === 'keydown' && event.key === 'Enter' && !event.shiftKey && !event.isComposing;
     const sends = event.type === 'click' ? event.target.closest?.(SUBMIT)
       : enter && event.target.matches?.('textarea[data-testid=textbox], .input-container textarea');

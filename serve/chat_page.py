@@ -89,7 +89,7 @@ def build_page(client: ChatClient) -> gr.Blocks:
             description=about(client.card),
             chatbot=gr.Chatbot(
                 show_label=False,
-                height="max(320px, calc(100vh - 300px))",
+                height="max(320px, calc(100vh - 270px))",
                 placeholder=WELCOME,
                 buttons=["copy"],
                 layout="bubble",

@@ -1,8 +1,13 @@
 """What tests of several rooms need."""
 
+import os
 import subprocess
 
 import pytest
+
+if "PYTEST_XDIST_WORKER" in os.environ:
+    # As many workers as cores: with a thread for each core in each of them, and in what they start, all wait for all.
+    os.environ["OMP_NUM_THREADS"] = "1"
 
 
 @pytest.fixture

@@ -181,7 +181,7 @@ def test_a_question_waits_for_its_file(page, server, tmp_path):
     before = server.statistics()
 
     held = []
-    page.route("**/upload?*", held.append)
+    page.route("**/upload?*", lambda route: held.append(route))
     page.set_input_files("input[type=file]", str(path))
     page.fill("textarea", "What is the tempo?")
     page.press("textarea", "Enter")
@@ -205,12 +205,15 @@ def test_a_question_waits_for_its_file(page, server, tmp_path):
 
 
 @needs_browser
-def test_the_microphone_records_and_is_heard(page, server):
+@pytest.mark.parametrize("by_hand", [False, True])
+def test_the_microphone_records_and_is_heard(page, server, by_hand):
     before = server.statistics()
     page.click("[data-testid=microphone-button]")
     page.click("[data-testid=record-button], .record-button")
     page.wait_for_timeout(2000)
     page.fill("textarea", "What did I play?")
+    if by_hand:
+        page.click(".recording-overlay .stop-button")
     page.press("textarea", "Enter")  # ends the recording and waits for it
     page.wait_for_selector(DONE)
     assert page.locator(ANSWER).last.inner_text().strip()

@@ -209,7 +209,7 @@ def test_shipped_configs_run(settings, tmp_path, path):
     config = load_config(path)
     model = config.model.model_copy(update=settings["model"] | {"projector": config.model.projector})
     model.projector_weights = model.adapter = None  # what it goes on from has the shape of larger parts
-    data = config.data.model_copy(update=settings["data"])
+    data = config.data.model_copy(update=settings["data"] | {"shares": {}})  # the clips are of one task
     training = config.training | {"max_steps": 2, "save_steps": 2, "logging_steps": 1}
     train(config.model_copy(update={"model": model, "data": data, "training": training}), tmp_path)
     assert len(losses(tmp_path)) == 2 and last_whole_checkpoint(tmp_path)
