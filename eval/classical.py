@@ -2,35 +2,75 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import os
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from multiprocessing import get_context
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from mllm.audio import load_audio
 from mllm.estimators import KRUMHANSL, RATE, chroma, key_scores, tempo
+from mllm.eval.item import Item
 from mllm.score_types import Key
 
 __all__ = [
-    "KRUMHANSL", "NOTES", "RATE", "Estimator", "Tool", "accents", "chroma", "fitted_profiles", "krumhansl", "logistic",
-    "pitch_class", "read_off", "tempo", "timbre",
+    "KRUMHANSL", "NOTES", "RATE", "Classical", "Estimator", "accents", "chroma", "fitted_profiles", "krumhansl",
+    "logistic", "pitch_class", "read_off", "tempo", "timbre",
 ]  # fmt: skip
 
 NOTES = ("C", "Db", "D", "Eb", "E", "F", "F#", "G", "Ab", "A", "Bb", "B")
 _BEAT_FRACTIONS = (1 / 4, 1 / 3, 1 / 2, 2 / 3, 3 / 4, 1, 4 / 3, 3 / 2, 2, 3, 4, 6)
+
+POOL_FROM = 64  # clips; below, starting processes costs more than it saves
 
 Estimator = Callable[[np.ndarray], Any]
 """Features of one clip [features] -> an answer in the form of the task's truth."""
 
 
 @dataclass(frozen=True)
-class Tool:
+class Classical:
     """A classical method: `measure` runs on each waveform, `fit` makes the estimator (from TRAIN clips if `fitted`)."""
 
     name: str
     measure: Callable[[np.ndarray], np.ndarray]
     fit: Callable[[np.ndarray, Sequence[Any]], Estimator]
     fitted: bool = True
+
+    def answers(self, train: Sequence[Item], items: Sequence[Item], advance: Callable[[], None]) -> Iterator[str]:
+        """See `mllm.eval.task.Tool`."""
+        learn = train if self.fitted else ()
+        measured = _measure([item.audio[0] for item in (*learn, *items)], self.measure, advance)
+        estimate = self.fit(measured[: len(learn)], [item.truth for item in learn])
+        yield from (str(estimate(features)) for features in measured[len(learn) :])
+
+
+def _measure(
+    paths: Sequence[Path], measure: Callable[[np.ndarray], np.ndarray], advance: Callable[[], None]
+) -> np.ndarray:
+    """Features of recordings [recordings, features], on all cores where there are many."""
+    jobs = [(measure, path) for path in paths]
+    rows = []
+    # The first one always here: librosa's compiled functions go into a cache on disk, and two processes that write it
+    # at the same time leave one that crashes whoever loads it (numba 0.68).
+    here = len(jobs) if len(jobs) < POOL_FROM else 1
+    for job in jobs[:here]:
+        rows.append(_measure_one(job))
+        advance()
+    if jobs[here:]:
+        with ProcessPoolExecutor(os.cpu_count(), mp_context=get_context("spawn")) as pool:
+            for row in pool.map(_measure_one, jobs[here:], chunksize=8):
+                rows.append(row)
+                advance()
+    return np.stack(rows)
+
+
+def _measure_one(job: tuple[Callable[[np.ndarray], np.ndarray], Path]) -> np.ndarray:
+    measure, path = job
+    return measure(load_audio(path, RATE))
 
 
 def timbre(waveform: np.ndarray) -> np.ndarray:

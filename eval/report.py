@@ -1,92 +1,192 @@
-"""Verdicts -> accuracies with bootstrap intervals -> summary.json and table.md."""
+"""Records -> accuracies with intervals and the gain over what hears nothing -> summary.json and table.md."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 
-RESAMPLES = 2000
-SEED = 0
-COLUMNS = {"silence": "silence", "text": "text only", "swapped": "another clip", "majority": "majority",
-           "chance": "chance"}  # fmt: skip
+from mllm.eval.controls import CONDITIONS, CONSTANTS, DEAF
+from mllm.eval.statistics import RESAMPLES, SEED, gain, interval
+from mllm.eval.task import Overall
+
+COLUMNS = {
+    name: title
+    for name, title in ({n: c.title for n, c in CONDITIONS.items()} | CONSTANTS).items()
+    if name not in ("model", "nudged")
+}
+"""Control -> title, in the order of the table; those of which no task has any are left out."""
+FORGETS = 0.05
+"""A score that falls by more than this (lower end of the interval) when the sound moves by 30 ms was no hearing."""
 
 
-def interval(scores: np.ndarray) -> tuple[float, float]:
-    """95 % percentile interval of the mean of `scores` [clips], by bootstrap over clips (seed fixed)."""
-    if not len(scores):
-        return (float("nan"), float("nan"))
-    picks = np.random.default_rng(SEED).integers(len(scores), size=(RESAMPLES, len(scores)))
-    low, high = np.percentile(scores[picks].mean(1), [2.5, 97.5])
-    return float(low), float(high)
+def summarise(records: Sequence[dict[str, Any]], overall: Overall | None = None) -> dict[str, Any]:
+    """{condition: {accuracy, low, high, n, unparsed, failed, extras}} of one task's records; `overall`: see `Task`.
 
-
-def summarise(records: list[dict[str, Any]]) -> dict[str, Any]:
-    """{condition: {accuracy, low, high, n, unparsed, extras}} of one task's records, and the margin over silence."""
-    conditions: dict[str, list[dict[str, Any]]] = {}
+    Under "model" also `gain` (over the best control that hears or reads nothing: points, low, high, against), `medium`
+    (audio, score or ""), `strata` and, where it was asked, `nudged` (score less that with the sound moved by 30 ms).
+    """
+    conditions: dict[str, dict[str, dict[str, Any]]] = {}
     for record in records:
-        conditions.setdefault(record["condition"], []).append(record)
+        conditions.setdefault(record["condition"], {})[record["item"]] = record
     out: dict[str, Any] = {}
-    for name, rows in conditions.items():
-        scores = np.array([row["score"] for row in rows], float)
-        low, high = interval(scores)
+    order = ["model", *COLUMNS]
+    for name in sorted(conditions, key=lambda name: order.index(name) if name in order else len(order)):
+        rows = conditions[name]
+        scores = np.array([row["score"] for row in rows.values()])
+        low, high = interval(scores, [row["group"] or row["item"] for row in rows.values()])
         out[name] = {"accuracy": float(scores.mean()), "low": low, "high": high, "n": len(rows)}
         if name != "chance":
-            out[name]["unparsed"] = sum(row["parsed"] is None for row in rows)
-            out[name]["extras"] = {
-                extra: float(np.mean([row["extras"][extra] for row in rows])) for extra in rows[0]["extras"]
-            }
-        if name in ("majority", "text"):
-            out[name]["answer"] = rows[0]["answer"]
-    if "model" in conditions and "silence" in conditions:
-        silent = {row["clip"]: row["score"] for row in conditions["silence"]}
-        gain = np.array([row["score"] - silent[row["clip"]] for row in conditions["model"] if row["clip"] in silent])
-        low, high = interval(gain)
-        out["model"]["over_silence"] = {"points": float(gain.mean()) if len(gain) else None, "low": low, "high": high}
+            out[name]["unparsed"] = sum(row["parsed"] is None for row in rows.values())
+            out[name]["extras"] = _extras(list(rows.values()))
+            out[name]["extras"] |= overall(list(rows.values())) if overall else {}
+        if failed := sum("failed" in row for row in rows.values()):
+            out[name]["failed"] = failed
+        said = {row["answer"] for row in rows.values()}
+        if len(said) == 1 and None not in said:
+            out[name]["answer"] = said.pop()
+    if "model" in conditions:
+        out["model"] |= _of_model(conditions)
     return out
 
 
-def table(run: dict[str, Any], tasks: dict[str, dict[str, Any]], titles: dict[str, str]) -> str:
-    """The Markdown table with its conditions of measurement; `tasks` as `summarise` makes them."""
-    head = ["", "clips", "model", *COLUMNS.values(), "classical tool"]
+def _of_model(conditions: dict[str, dict[str, dict[str, Any]]]) -> dict[str, Any]:
+    rows = conditions["model"]
+    scores = [row["score"] for row in rows.values()]
+    groups = [row["group"] or item for item, row in rows.items()]
+    out: dict[str, Any] = {"medium": next(iter(rows.values())).get("medium", "")}
+    # a control that does not apply to an item gets nothing there
+    deaf = {
+        name: [conditions[name][item]["score"] if item in conditions[name] else 0.0 for item in rows]
+        for name in DEAF
+        if name in conditions
+    }
+    if deaf:
+        out["gain"] = asdict(gain(scores, deaf, groups))
+    if "nudged" in conditions:
+        moved = conditions["nudged"]
+        lost = np.array([rows[item]["score"] - row["score"] for item, row in moved.items() if item in rows])
+        low, high = interval(lost, [row["group"] or item for item, row in moved.items() if item in rows])
+        out["nudged"] = {"points": float(lost.mean()), "low": low, "high": high, "n": len(lost)}
+    strata: dict[str, dict[str, list[float]]] = {}
+    for row in rows.values():
+        for name, value in row["strata"].items():
+            strata.setdefault(name, {}).setdefault(value, []).append(row["score"])
+    out["strata"] = {
+        name: {value: {"accuracy": float(np.mean(s)), "n": len(s)} for value, s in sorted(values.items())}
+        for name, values in strata.items()
+    }
+    return out
+
+
+def _extras(rows: Sequence[dict[str, Any]]) -> dict[str, float]:
+    """Mean of each further score over the items that have it."""
+    names = dict.fromkeys(name for row in rows for name in row["extras"])
+    return {name: float(np.mean([r["extras"][name] for r in rows if name in r["extras"]])) for name in names}
+
+
+def table(summary: dict[str, Any]) -> str:
+    """The Markdown table with its conditions of measurement."""
+    run, about, tasks = summary["run"], summary["about"], summary["tasks"]
+    columns = {name: title for name, title in COLUMNS.items() if any(name in task for task in tasks.values())}
+    beside = sorted({name for task in tasks.values() for name in task if name.startswith("beside ")})
+    tools = any(name.startswith("tool: ") for task in tasks.values() for name in task)
+    head = ["", "items", "model", "gain over the best control", *columns.values()]
+    head += [name.removeprefix("beside ") for name in beside] + ["classical tool"] * tools
     lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
-    for name, conditions in tasks.items():
-        cells = [titles[name], str(conditions["model"]["n"]), f"**{_cell(conditions['model'])}**"]
-        for condition in COLUMNS:
-            cell = _percent(conditions[condition]["accuracy"]) if condition in conditions else "–"
-            if condition == "majority":
-                cell += f" (“{conditions[condition]['answer']}”)"
-            cells.append(cell)
-        tools = [f"{_cell(v)} {k.removeprefix('tool: ')}" for k, v in conditions.items() if k.startswith("tool: ")]
-        lines.append("| " + " | ".join([*cells, "; ".join(tools)]) + " |")
-        for extra in conditions["model"]["extras"]:
-            cells = [f"– {extra}", "", _percent(conditions["model"]["extras"][extra])]
-            cells += [
-                _percent(conditions[c]["extras"][extra]) if extra in conditions.get(c, {}).get("extras", {}) else "–"
-                for c in COLUMNS
-            ]
-            tools = [_percent(v["extras"][extra]) for k, v in conditions.items() if k.startswith("tool: ")]
-            lines.append("| " + " | ".join([*cells, "; ".join(tools)]) + " |")
-    unparsed = ", ".join(f"{name} {c['model']['unparsed']}" for name, c in tasks.items())
-    questions = "; ".join(f"{name}: “{q}”" for name, q in run["questions"].items() if name in tasks)
-    lines += [
-        "",
-        f"Accuracy in %, with 95 % bootstrap intervals over clips ({RESAMPLES} resamples, seed {SEED}), on the "
-        f"{run['split']} split. An answer that cannot be read is wrong; the model's unread answers: {unparsed}. "
-        "Majority is the constant answer that is right on most TRAIN clips, chance a uniform guess among the answers "
-        "that occur in TRAIN. "
-        f"Fitted tools learned from up to {run['fit_clips']} TRAIN clips. Questions: {questions}.",
-        "",
-        f"Command: `{run['command']}`  ",
-        f"Data manifest sha256: `{run['data_sha256']}`  ",
-        f"Model sha256: `{run['model_sha256']}`",
+    for name, of_task in tasks.items():
+        for row in _rows(about[name]["title"], of_task, [*columns, *beside], tools):
+            lines.append("| " + " | ".join(row) + " |")
+    return "\n".join([*lines, "", *_terms(run, about, tasks), ""])
+
+
+def _rows(title: str, of_task: dict[str, Any], columns: Sequence[str], tools: bool) -> Iterator[list[str]]:
+    model = of_task.get("model")
+    items = max(condition["n"] for condition in of_task.values())
+    cells = [title, str(items), f"**{cell(model)}**" if model else "–", gain_cell(model)]
+    for name in columns:
+        text = percent(of_task[name]["accuracy"]) if name in of_task else "–"
+        if name == "majority" and "answer" in of_task.get(name, {}):
+            text += f" (“{of_task[name]['answer']}”)"
+        cells.append(text)
+    named = {name.removeprefix("tool: "): value for name, value in of_task.items() if name.startswith("tool: ")}
+    yield cells + ["; ".join(f"{cell(value)} {name}" for name, value in named.items())] * tools
+    if model is None:
+        return
+    for extra in model["extras"]:
+        cells = [f"– {extra}", "", percent(model["extras"][extra]), ""]
+        cells += [
+            percent(of_task[name]["extras"][extra]) if extra in of_task.get(name, {}).get("extras", {}) else "–"
+            for name in columns
+        ]
+        said = [percent(value["extras"][extra]) for value in named.values() if extra in value["extras"]]
+        yield cells + ["; ".join(said)] * tools
+
+
+def _terms(run: dict[str, Any], about: dict[str, Any], tasks: dict[str, Any]) -> list[str]:
+    models = {name: task["model"] for name, task in tasks.items() if "model" in task}
+    unparsed = ", ".join(f"{name} {model['unparsed']}" for name, model in models.items())
+    failed = {name: model["failed"] for name, model in models.items() if "failed" in model}
+    questions = "; ".join(f"{name}: “{a['question']}”" for name, a in about.items() if a["question"])
+    seen = {name: a["works_in_train"] for name, a in about.items() if a["works_in_train"]}
+    lines = [
+        f"Score in %, with 95 % bootstrap intervals over works ({RESAMPLES} resamples, seed {SEED}), on the "
+        f"{run['split']} split. The gain is over the best control of each task, found anew in every resample. An "
+        f"answer that cannot be read is wrong; the model's unread answers: {unparsed or 'none asked'}. Majority is the "
+        "constant answer that is right on most of TRAIN, chance a uniform guess among the answers that occur there. "
+        f"Fitted tools learned from up to {run['fit_clips']} TRAIN clips."
+        + (f" Questions: {questions}." if questions else ""),
     ]
-    return "\n".join(lines) + "\n"
+    if failed:
+        words = ", ".join(f"{name} {count}" for name, count in failed.items())
+        lines += ["", f"**Requests that failed and count as wrong: {words}.**"]
+    lines += [f"\n**{warning}**" for warning in warnings(tasks)]
+    if seen:
+        words = ", ".join(f"{name} {count}" for name, count in seen.items())
+        lines += ["", f"**Works of these items that stand in TRAIN too: {words}.**"]
+    versions = sorted({a["version"] for a in about.values()})
+    return [
+        *lines, "", f"Command: `{run['command']}`  ", f"Data manifest sha256: `{run['data_sha256']}`  ",
+        f"Model sha256: `{run['model_sha256']}`  ", f"Versions of tasks: {', '.join(versions)}",
+    ]  # fmt: skip
 
 
-def _percent(value: float) -> str:
+def warnings(tasks: dict[str, Any]) -> list[str]:
+    """What a reader must know before the figures: scores that a deaf model reaches, and such as are remembered."""
+    out = []
+    deaf = [
+        f"{name} ({model['gain']['against']})"
+        for name, task in tasks.items()
+        if (model := task.get("model")) and "gain" in model and model["gain"]["low"] <= 0
+    ]
+    if deaf:
+        out.append(f"No better than what hears or reads nothing: {', '.join(deaf)}.")
+    remembered = [
+        name for name, task in tasks.items() if task.get("model", {}).get("nudged", {}).get("low", 0) > FORGETS
+    ]
+    if remembered:
+        out.append(
+            f"Falls when the sound moves by 30 ms, so it knows files rather than music: {', '.join(remembered)}."
+        )
+    return out
+
+
+def percent(value: float) -> str:
+    """One decimal."""
     return f"{100 * value:.1f}"
 
 
-def _cell(condition: dict[str, Any]) -> str:
-    return f"{_percent(condition['accuracy'])} [{_percent(condition['low'])}–{_percent(condition['high'])}]"
+def cell(condition: dict[str, Any]) -> str:
+    """Score and interval."""
+    return f"{percent(condition['accuracy'])} [{percent(condition['low'])}–{percent(condition['high'])}]"
+
+
+def gain_cell(model: dict[str, Any] | None) -> str:
+    """Gain, interval and what it is over."""
+    if not model or "gain" not in model:
+        return "–"
+    found = model["gain"]
+    against = COLUMNS.get(found["against"], found["against"])
+    return f"{100 * found['points']:+.1f} [{percent(found['low'])}–{percent(found['high'])}] {against}"

@@ -1,263 +1,318 @@
-"""Ask a model about held-out clips, beside every control: `mllm eval`.
+"""Ask a model the questions of tasks, beside every control: `mllm eval`.
 
-Writes into the output folder results.jsonl (each clip, question, answer, truth and verdict under each condition),
-summary.json and table.md. A rerun with the same model and data goes on where the last one stopped.
+Writes into the output folder answers.jsonl (as they come; a rerun asks nothing twice), results.jsonl (every prompt,
+answer, truth and verdict under every condition), summary.json, table.md and report.html.
 """
 
 from __future__ import annotations
 
 import json
-import os
-from collections.abc import Callable, Iterable
-from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
-from multiprocessing import get_context
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from mllm.audio import load_audio
-from mllm.eval.classical import RATE, Tool
-from mllm.eval.data import EvalClip, EvalError, data_hash, model_hash, read_clips
+from mllm.eval.answers import Answers, prompt_key
+from mllm.eval.controls import CONDITIONS, constants, medium_of, prompts
+from mllm.eval.data import data_hash, works
+from mllm.eval.html_report import write_report
+from mllm.eval.item import Item
 from mllm.eval.report import summarise, table
-from mllm.eval.task import Task
-from mllm.eval.tasks import TASKS
+from mllm.eval.respondents import Failure, Respondent, respondent, weighs_options
+from mllm.eval.sounds import Sound
+from mllm.eval.task import EvalError, Messages, Task, Verdict, without_options
+from mllm.eval.tasks import PUBLIC, TASKS
+from mllm.settings import nearest
+from mllm.whole_files import write_whole
 
-BATCH_CLIPS = 8
-POOL_FROM = 64  # clips; below, starting processes costs more than it saves
+WEIGHED = ("model", "silence")
+"""Conditions under which the options of a multiple choice are weighed too."""
 console = Console(stderr=True)
-
-
-class Results:
-    """results.jsonl: appended record by record, read back on a rerun; a half-written last line is dropped."""
-
-    def __init__(self, path: Path):
-        self.path = path
-        self.records: dict[tuple[str, str, str], dict[str, Any]] = {}
-        whole = b""
-        for line in path.read_bytes().splitlines(keepends=True) if path.exists() else []:
-            if not line.endswith(b"\n"):
-                break
-            record = json.loads(line)
-            self.records[record["task"], record["condition"], record["clip"]] = record
-            whole += line
-        if path.exists() and path.stat().st_size != len(whole):
-            path.write_bytes(whole)
-
-    def has(self, task: Task, condition: str, clip: EvalClip) -> bool:
-        return (task.name, condition, clip.name) in self.records
-
-    def add(
-        self, task: Task, condition: str, clip: EvalClip, answer: str | None, parsed: Any, score: float | None = None
-    ):
-        """Judge one answer and write it down; what is there already stays."""
-        if self.has(task, condition, clip):
-            return
-        truth = task.truth(clip.facts)
-        if score is None:
-            score = float(parsed is not None and task.right(parsed, truth))
-        record = {
-            "task": task.name, "clip": clip.name, "condition": condition, "question": task.question,
-            "answer": answer, "parsed": parsed, "truth": truth, "score": score,
-            "extras": {k: parsed is not None and bool(f(parsed, truth)) for k, f in task.extras.items()},
-        }  # fmt: skip
-        self.records[task.name, condition, clip.name] = record
-        with self.path.open("a", encoding="utf-8") as out:
-            out.write(json.dumps(record, ensure_ascii=False) + "\n")
-
-    def of(self, task: Task, clips: Iterable[EvalClip]) -> list[dict[str, Any]]:
-        """The records of a task on `clips`."""
-        names = {clip.name for clip in clips}
-        return [r for (name, _, clip), r in self.records.items() if name == task.name and clip in names]
+Record = dict[str, Any]
 
 
 @dataclass
 class Run:
-    """What the steps of one evaluation share. `clips`: those that take part in each task."""
+    """What the steps of one evaluation share."""
 
     tasks: list[Task]
-    clips: dict[str, list[EvalClip]]
-    train: list[EvalClip]
-    results: Results
+    items: dict[str, list[Item]]
+    train: dict[str, list[Item]]
+    data: Path
+    answers: Answers
     progress: Progress
+    records: list[Record] = field(default_factory=list)
+    seen: frozenset[str] = frozenset()
 
-    def missing(self, task: Task, condition: str) -> list[EvalClip]:
-        return [clip for clip in self.clips[task.name] if not self.results.has(task, condition, clip)]
+    def add(self, task: Task, item: Item, condition: str, answer: str | None, verdict: Verdict, **more: Any) -> None:
+        """Write one verdict down."""
+        self.records.append({
+            "task": task.name, "version": task.version, "item": item.id, "condition": condition, "group": item.group,
+            "strata": dict(item.strata), "audio": [_inside(path, self.data) for path in item.audio],
+            "question": item.question, "options": list(item.options), "truth": item.truth, "answer": answer,
+            "parsed": verdict.parsed, "score": float(verdict.score),
+            "extras": {k: float(v) for k, v in verdict.extras.items()}, **more,
+        })  # fmt: skip
 
 
 def evaluate(
-    model: str,
-    tasks: list[str] | None = None,
+    model: str | Respondent,
+    tasks: Sequence[str] | None = None,
     data: str | Path = "runs/data/mini",
     output: str | Path = "runs/eval",
     limit: int | None = None,
     *,
+    model_name: str = "",
     split: str = "test",
+    seed: int = 0,
+    beside: Sequence[str | Respondent] = (),
     fit_clips: int = 800,
-    controls: bool = True,
+    conditions: Sequence[str] = tuple(CONDITIONS),
+    tools: bool = True,
+    registry: Mapping[str, Task] = TASKS,
 ) -> dict[str, Any]:
-    """Measure a model on `tasks` (all by default) and write results.jsonl, summary.json and table.md into `output`.
+    """Measure a model on `tasks` and write answers, results, summary, table and report into `output`.
 
     Args:
-        model: a shipped model's name or the folder of a checkpoint.
-        tasks: names in `TASKS`.
-        data: a folder that `mllm data build` made.
+        model: what `mllm.eval.respondents.respondent` takes, or a respondent.
+        tasks: names in `registry`; None: all that the data has questions for, public benchmarks left out.
+        data: a folder that `mllm data build` made, or a JSONL of rows.
         output: folder of the results; those of the same model, data and split are gone on with.
-        limit: at most so many clips a task.
+        limit: at most so many items a task.
+        model_name: what an API calls the model.
         split: "test", or "validation" while something is still being chosen.
-        fit_clips: TRAIN clips that a fitted classical tool learns from.
-        controls: False asks the model alone, without silence, text-only, swapped clip and classical tools.
+        seed: of whatever a task draws.
+        beside: further respondents that are asked the same questions, such as "text:smollm2".
+        fit_clips: TRAIN items that a fitted classical tool learns from.
+        conditions: names in `mllm.eval.controls.CONDITIONS`; ("model",) asks nothing beside the questions themselves.
+        tools: whether classical tools answer too.
+        registry: name -> task.
 
     Returns:
         What summary.json holds: {"run": settings, "tasks": {task: {condition: {accuracy, low, high, n, …}}}}.
 
     Raises:
-        EvalError: unknown task, no data, or `output` holds another evaluation.
+        EvalError: unknown task, no data, or `output` holds another evaluation; a server that answers nothing.
         WeightsError: no such model.
     """
     data, output = Path(data), Path(output)
-    wanted = tasks or list(TASKS)
-    if unknown := [name for name in wanted if name not in TASKS]:
-        raise EvalError(f"unknown task {', '.join(unknown)}: known are {', '.join(TASKS)}")
-    if limit is not None and limit < 1:
-        raise EvalError("--limit must be at least 1")
-    chosen = [TASKS[name] for name in wanted]
-    clips = read_clips(data, split)
-    taking = {t.name: [c for c in clips if t.truth(c.facts) is not None][:limit] for t in chosen}
-    if empty := [name for name, of_task in taking.items() if not of_task]:
-        raise EvalError(f"no clip of the split {split!r} in {data} has a truth for {', '.join(empty)}")
-    command = f"mllm eval --model {model} --tasks {','.join(wanted)} --data {data} --output {output}"
-    command += f" --split {split}" * (split != "test") + (f" --limit {limit}" if limit else "")
-    run = {
-        "model": model, "model_sha256": model_hash(model), "data_sha256": data_hash(data), "split": split,
-        "questions": {name: task.question for name, task in TASKS.items()}, "fit_clips": fit_clips,
+    asked = model if not isinstance(model, str) else respondent(model, model_name)
+    others = [other if not isinstance(other, str) else respondent(other) for other in beside]
+    chosen, items = _items(registry, tasks, data, split, limit, seed)
+    settings = {
+        "model": asked.name, "model_sha256": asked.sha256, "data": str(data), "data_sha256": data_hash(data),
+        "split": split, "seed": seed, "fit_clips": fit_clips,
     }  # fmt: skip
-    _open(output, run)
+    _open(output, settings)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console) as progress:
-        work = Run(chosen, taking, read_clips(data, "train"), Results(output / "results.jsonl"), progress)
-        _constants(work)
-        _ask(work, model, controls)
-        if controls:
-            _swap(work)
-            _classical(work, fit_clips)
-    results = {task.name: summarise(work.results.of(task, taking[task.name])) for task in chosen}
-    summary: dict[str, Any] = {"run": run | {"command": command, "limit": limit}, "tasks": results}
-    (output / "summary.json").write_text(json.dumps(summary, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    text = table(summary["run"], results, {task.name: task.title for task in chosen})
-    (output / "table.md").write_text(text, encoding="utf-8")
-    return summary
+        train = {task.name: task.items(data, "train", None, seed) for task in chosen}
+        seen = works(data, "train") if split != "train" else frozenset()
+        run = Run(chosen, items, train, data, Answers(output / "answers.jsonl"), progress, seen=seen)
+        _constants(run)
+        _ask(run, asked, conditions)
+        for other in others:
+            _ask(run, other, ["model"], beside=other.name)
+        if tools:
+            _tools(run, fit_clips)
+    names = ",".join(task.name for task in chosen)
+    command = f"mllm eval --model {asked.name} --tasks {names} --data {data} --output {output}"
+    command += f" --split {split}" * (split != "test") + (f" --limit {limit}" if limit else "")
+    command += "".join(f" --beside {other.name}" for other in others)
+    return _write(run, settings | {"command": command, "limit": limit}, output)
 
 
-def _open(output: Path, run: dict[str, Any]) -> None:
+def _items(
+    registry: Mapping[str, Task], wanted: Sequence[str] | None, data: Path, split: str, limit: int | None, seed: int
+) -> tuple[list[Task], dict[str, list[Item]]]:
+    if unknown := [name for name in wanted or () if name not in registry]:
+        raise EvalError(f"unknown task {', '.join(unknown)}{nearest(unknown[0], registry)}")
+    if limit is not None and limit < 1:
+        raise EvalError("--limit must be at least 1")
+    chosen = [registry[name] for name in wanted or (name for name in registry if name not in PUBLIC)]
+    items = {task.name: task.items(data, split, limit or task.most, seed) for task in chosen}
+    if wanted and (empty := [name for name, of_task in items.items() if not of_task]):
+        raise EvalError(f"nothing of the split {split!r} in {data} has a truth for {', '.join(empty)}")
+    chosen = [task for task in chosen if items[task.name]]
+    if not chosen:
+        raise EvalError(f"{data} has no questions of the split {split!r} for any task")
+    for name, of_task in items.items():
+        if len({item.id for item in of_task}) != len(of_task):
+            raise EvalError(f"task {name}: two items have the same id")
+    return chosen, items
+
+
+def _open(output: Path, settings: dict[str, Any]) -> None:
     """Make the folder, or make sure that it holds this very evaluation."""
     output.mkdir(parents=True, exist_ok=True)
     stamp = output / "run.json"
+    same = ("model_sha256", "data_sha256", "split", "seed", "fit_clips")
     if stamp.exists():
         before = json.loads(stamp.read_text(encoding="utf-8"))
-        if changed := [key for key in run if before.get(key) != run[key]]:
+        if changed := [key for key in same if before.get(key) != settings[key]]:
             raise EvalError(f"{output} holds an evaluation with another {', '.join(changed)}: choose another --output")
     elif (output / "results.jsonl").exists():
         raise EvalError(f"{output}/results.jsonl is there but run.json is not: choose another --output")
-    stamp.write_text(json.dumps(run, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    write_whole(stamp, json.dumps(settings, indent=1, ensure_ascii=False) + "\n")
 
 
 def _constants(run: Run) -> None:
-    """Chance and majority, from the answers that TRAIN's truths call for."""
+    """What answers without a model."""
     for task in run.tasks:
-        truths = [truth for clip in run.train if (truth := task.truth(clip.facts)) is not None]
-        if not truths:
-            raise EvalError(f"no TRAIN clip has a truth for {task.name}: the majority answer cannot be known")
-        guesses = sorted({task.guess(truth) for truth in truths})
-        best = max(guesses, key=lambda guess: sum(task.right(guess, truth) for truth in truths))
-        for clip in run.clips[task.name]:
-            truth = task.truth(clip.facts)
-            chance = float(np.mean([task.right(guess, truth) for guess in guesses]))
-            run.results.add(task, "chance", clip, None, None, chance)
-            run.results.add(task, "majority", clip, f"{best:g}" if isinstance(best, float) else str(best), best)
+        items = run.items[task.name]
+        for condition, rows in constants(task, items, run.train[task.name]).items():
+            for item, (answer, verdict) in zip(items, rows, strict=True):
+                run.add(task, item, condition, answer, verdict)
 
 
-def _ask(run: Run, model: str, controls: bool) -> None:
-    """The model's answers: to the clip, and as controls to silence of its length and to the bare question."""
-    conditions = ("model", "silence", "text") if controls else ("model",)
-    lacking = {(task.name, c.name) for task in run.tasks for cond in conditions for c in run.missing(task, cond)}
-    if not lacking:
-        return
-    from mllm.eval.answers import Answerer
-
-    answerer = Answerer(model)
-    groups: dict[tuple[str, ...], list[EvalClip]] = {}
-    for clip in {c.name: c for of_task in run.clips.values() for c in of_task}.values():
-        asked = tuple(t.name for t in run.tasks if (t.name, clip.name) in lacking)
-        if asked:
-            groups.setdefault(asked, []).append(clip)
-    bar = run.progress.add_task("asking", total=sum(map(len, groups.values())))
-    for names, clips in groups.items():
-        tasks = [task for task in run.tasks if task.name in names]
-        for i in range(0, len(clips), BATCH_CLIPS):
-            batch = clips[i : i + BATCH_CLIPS]
-            waves = [answerer.load(clip.path) for clip in batch]
-            answers = answerer.ask(waves, [task.question for task in tasks])
-            for task, row in zip(tasks, answers, strict=True):
-                for clip, wave, answer in zip(batch, waves, row, strict=True):
-                    run.results.add(task, "model", clip, answer, task.parse(answer))
-                    if controls:
-                        silent, bare = answerer.silence(len(wave), task.question), answerer.text_only(task.question)
-                        run.results.add(task, "silence", clip, silent, task.parse(silent))
-                        run.results.add(task, "text", clip, bare, task.parse(bare))
-            run.progress.advance(bar, len(batch))
+@dataclass
+class _Job:
+    task: Task
+    item: Item
+    condition: str
+    messages: Messages
+    key: str
+    weigh: str = ""
+    """Key of the weighed options; "" where they are not weighed."""
 
 
-def _swap(run: Run) -> None:
-    """The model's answer to another clip, judged as if it were about this one: neighbours exchange answers."""
+def _ask(run: Run, asked: Respondent, conditions: Sequence[str], beside: str = "") -> None:
+    """The respondent's answers under each condition; equal prompts are asked once."""
+    weighs = weighs_options(asked)
+    jobs: list[_Job] = []
     for task in run.tasks:
-        clips = run.clips[task.name]
-        for i, clip in enumerate(clips):
-            other = clips[i ^ 1] if i ^ 1 < len(clips) else clips[i - 1]
-            if other is not clip:
-                heard = run.results.records[task.name, "model", other.name]
-                run.results.add(task, "swapped", clip, heard["answer"], heard["parsed"])
+        for condition, item, messages in prompts(task, run.items[task.name], conditions):
+            job = _Job(task, item, condition, messages, prompt_key(asked.sha256, messages, most=task.max_new_tokens))
+            if weighs and item.options and condition in WEIGHED:
+                job.weigh = prompt_key(asked.sha256, without_options(messages), options=item.options)
+            jobs.append(job)
+    failed = _answers(run, asked, jobs) | (_weighed(run, asked, jobs) if weighs else {})
+    for job in jobs:
+        more: dict[str, Any] = {"medium": medium_of(job.item, job.task.prompt(job.item))}
+        answer = run.answers[job.key] if job.key in run.answers else None
+        verdict = job.task.score(answer, job.item) if answer is not None else Verdict(None, 0.0)
+        if answer is None:
+            more["failed"] = failed[job.key].reason
+        if job.weigh in run.answers:
+            weights = run.answers[job.weigh]
+            more["loglikelihoods"] = weights
+            verdict = Verdict(verdict.parsed, verdict.score, {**verdict.extras, **_likeliest(job.item, weights)})
+        name = f"beside {beside}" if beside else job.condition
+        run.add(job.task, job.item, name, answer, verdict, prompt=_written(job.messages), **more)
 
 
-def _classical(run: Run, fit_clips: int) -> None:
-    """Every task's classical tools, fitted on TRAIN where they need it."""
+def _answers(run: Run, asked: Respondent, jobs: Sequence[_Job]) -> dict[str, Failure]:
+    """Ask what is not known yet; the failures by key."""
+    missing = {job.key: job for job in jobs if job.key not in run.answers}
+    # alike prompts together: a batch is as slow as its longest
+    order = sorted(missing.values(), key=lambda job: (job.task.max_new_tokens, len(str(_written(job.messages)))))
+    bar = run.progress.add_task(f"asking {asked.name}", total=len(order), visible=bool(order))
+    failed: dict[str, Failure] = {}
+    for batch in _slices(order, asked.at_once):
+        most = batch[0].task.max_new_tokens
+        said = asked.answer([job.messages for job in batch], most)
+        run.answers.add({j.key: a for j, a in zip(batch, said, strict=True) if not isinstance(a, Failure)})
+        failed |= {job.key: a for job, a in zip(batch, said, strict=True) if isinstance(a, Failure)}
+        if len(failed) == len(batch) and batch[0] is order[0] and len(order) > len(batch):
+            raise EvalError(f"{asked.name} answered none of the first {len(batch)} questions: {said[0].reason}")  # type: ignore[union-attr]
+        run.progress.advance(bar, len(batch))
+    return failed
+
+
+def _slices(jobs: Sequence[_Job], size: int) -> list[list[_Job]]:
+    """Up to `size` jobs that are cut at the same number of tokens."""
+    out: list[list[_Job]] = []
+    for job in jobs:
+        if out and len(out[-1]) < size and out[-1][0].task.max_new_tokens == job.task.max_new_tokens:
+            out[-1].append(job)
+        else:
+            out.append([job])
+    return out
+
+
+def _weighed(run: Run, asked: Any, jobs: Sequence[_Job]) -> dict[str, Failure]:
+    """Log-likelihoods of options that are not known yet."""
+    missing = list({job.weigh: job for job in jobs if job.weigh and job.weigh not in run.answers}.values())
+    bar = run.progress.add_task("weighing options", total=len(missing), visible=bool(missing))
+    missing.sort(key=lambda job: (len(job.item.options), len(str(_written(job.messages)))))
+    for i in range(0, len(missing), asked.at_once):
+        batch = missing[i : i + asked.at_once]
+        weighed = asked.option_loglikelihoods(
+            [without_options(job.messages) for job in batch], [list(job.item.options) for job in batch]
+        )
+        run.answers.add({j.weigh: w for j, w in zip(batch, weighed, strict=True) if not isinstance(w, Failure)})
+        run.progress.advance(bar, len(batch))
+    return {}
+
+
+def _likeliest(item: Item, weights: Sequence[Sequence[float]]) -> dict[str, float]:
+    """Whether the likeliest option is the true one: by the sum, and by the mean over tokens."""
+    by_sum = max(range(len(weights)), key=lambda i: weights[i][0])
+    by_mean = max(range(len(weights)), key=lambda i: weights[i][0] / weights[i][1])
+    return {
+        "likeliest option (sum)": float(item.options[by_sum] == item.truth),
+        "likeliest option (per token)": float(item.options[by_mean] == item.truth),
+    }
+
+
+def _written(messages: Messages) -> Messages:
+    """Messages as JSON holds them: a sound by its key."""
+    return json.loads(json.dumps(messages, default=lambda value: value.key if isinstance(value, Sound) else str(value)))
+
+
+def _tools(run: Run, fit_clips: int) -> None:
+    """Every task's classical tools, fitted on TRAIN where they need it, on the items whose recordings are there."""
     for task in run.tasks:
-        for tool in task.tools:
-            condition = f"tool: {tool.name}"
-            clips = run.missing(task, condition)
-            if not clips:
-                continue
-            learn = [c for c in run.train if task.truth(c.facts) is not None][:fit_clips] if tool.fitted else []
-            measured = _measure([*learn, *clips], tool, run.progress)
-            truths = [task.truth(clip.facts) for clip in learn]
-            estimate = tool.fit(measured[: len(learn)], truths)
-            for clip, features in zip(clips, measured[len(learn) :], strict=True):
-                answer = estimate(features)
-                run.results.add(task, condition, clip, str(answer), answer)
+        items = [item for item in run.items[task.name] if all(path.is_file() for path in item.audio)]
+        train = run.train[task.name][:fit_clips]
+        for tool in task.tools if items else ():
+            fit = [item.id for item in train]
+            keys = [
+                prompt_key("tool", [], task=task.name, version=task.version, tool=tool.name, item=item.id, fit=fit)
+                for item in items
+            ]
+            lacking = [item for item, key in zip(items, keys, strict=True) if key not in run.answers]
+            bar = run.progress.add_task(tool.name, total=len(train) + len(lacking), visible=bool(lacking))
+            said = iter(tool.answers(train, lacking, lambda bar=bar: run.progress.advance(bar)) if lacking else ())  # type: ignore[misc]
+            found: dict[str, Any] = {}
+            for key, answer in zip([k for k in keys if k not in run.answers], said, strict=True):
+                judged = isinstance(answer, Verdict)
+                found[key] = [answer.parsed, answer.score, dict(answer.extras)] if judged else str(answer)  # type: ignore[union-attr]
+            run.answers.add(found)
+            run.progress.update(bar, completed=len(train) + len(lacking))
+            for item, key in zip(items, keys, strict=True):
+                known = run.answers[key]
+                words = known if isinstance(known, str) else None
+                verdict = Verdict(*known) if words is None else task.score(words, item)
+                run.add(task, item, f"tool: {tool.name}", words, verdict)
 
 
-def _measure(clips: list[EvalClip], tool: Tool, progress: Progress) -> np.ndarray:
-    """A tool's features of clips [clips, features], on all cores where there are many clips."""
-    bar = progress.add_task(tool.name, total=len(clips))
-    rows = []
-    jobs = [(tool.measure, clip.path) for clip in clips]
-    # The first clip always here: librosa's compiled functions go into a cache on disk, and two processes that write it
-    # at the same time leave one that crashes whoever loads it (numba 0.68).
-    here = len(jobs) if len(jobs) < POOL_FROM else 1
-    for job in jobs[:here]:
-        rows.append(_measure_one(job))
-        progress.advance(bar)
-    if jobs[here:]:
-        with ProcessPoolExecutor(os.cpu_count(), mp_context=get_context("spawn")) as pool:
-            for row in pool.map(_measure_one, jobs[here:], chunksize=8):
-                rows.append(row)
-                progress.advance(bar)
-    return np.stack(rows)
+def _write(run: Run, settings: dict[str, Any], output: Path) -> dict[str, Any]:
+    """Everything that stands in the folder beside the answers."""
+    of_task: dict[str, list[Record]] = {task.name: [] for task in run.tasks}
+    for record in run.records:
+        of_task[record["task"]].append(record)
+    tasks = {task.name: summarise(of_task[task.name], task.overall) for task in run.tasks}
+    about = {
+        task.name: {
+            "title": task.title, "version": task.version,
+            "question": next(iter({item.question for item in run.items[task.name]}))
+            if len({item.question for item in run.items[task.name]}) == 1 else "",
+            "works_in_train": len({i.group for i in run.items[task.name]} & run.seen),
+        }
+        for task in run.tasks
+    }  # fmt: skip
+    summary: dict[str, Any] = {"run": settings, "about": about, "tasks": tasks}
+    lines = "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in run.records)
+    write_whole(output / "results.jsonl", lines)
+    write_whole(output / "summary.json", json.dumps(summary, indent=1, ensure_ascii=False) + "\n")
+    write_whole(output / "table.md", table(summary))
+    write_report(output / "report.html", summary, run.records, run.data)
+    return summary
 
 
-def _measure_one(job: tuple[Callable[[np.ndarray], np.ndarray], Path]) -> np.ndarray:
-    measure, path = job
-    return measure(load_audio(path, RATE))
+def _inside(path: Path, data: Path) -> str:
+    return str(path.relative_to(data)) if path.is_relative_to(data) else str(path)

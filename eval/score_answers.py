@@ -11,12 +11,12 @@ import re
 from collections.abc import Callable, Collection, Mapping
 
 from mllm.errors import ScoreError
+from mllm.eval.metrics.multiple_choice import read_choice
 from mllm.rows import Row
 from mllm.score import read_abc, sounding
 
 Given = str | None
 _OPTION = re.compile(r"^([A-E])\. (.+)$", re.MULTILINE)
-_LETTER = re.compile(r"(?:(?:the )?answer(?: is)?:?\s*)?\(?([A-E])\b[.):\s]*(.*)", re.IGNORECASE | re.DOTALL)
 
 
 def question_of(row: Row) -> str:
@@ -27,7 +27,7 @@ def question_of(row: Row) -> str:
 
 def options_of(row: Row) -> dict[str, str]:
     """Letter -> option of a multiple choice; nothing where the question offers none."""
-    if row["facts"].get("style") != "choice":
+    if (row.get("facts") or {}).get("style") != "choice" and not row.get("task", "").endswith("_choice"):
         return {}
     return {letter: text.strip() for letter, text in _OPTION.findall(question_of(row))}
 
@@ -41,13 +41,10 @@ def given_answer(text: str, row: Row, answers: Collection[str]) -> Given:
         answers: what questions of this task are answered with elsewhere; of words, one of these is looked for.
     """
     text = text.strip()
-    options = options_of(row)
-    if options:
-        found = _LETTER.match(text)
-        option = options.get(found[1].upper()) if found else None
-        return (
-            option if found and option and (not found[2].strip() or option.casefold() in found[2].casefold()) else None
-        )
+    options = list(options_of(row).values())
+    if len(options) > 1:
+        chosen = read_choice(text, options)
+        return None if chosen is None else options[chosen]
     if row["facts"].get("style") == "json":
         try:
             value = json.loads(text)["answer"]
@@ -80,6 +77,7 @@ def _number(text: str, row: Row, answers: Collection[str]) -> Given:
 
 
 def _bar(text: str, row: Row, answers: Collection[str]) -> Given:
+    text = re.sub(r"\d+[:/]\d+", "", text)  # a time or a metre is no bar
     found = {f"bar {number}" for number in re.findall(r"(?:\bbar )?(\d+)", text)}
     found |= {"they agree"} if re.search(r"\bagree|no difference|the same\b", text, re.IGNORECASE) else set()
     if row["task"] == "score_compare" and len(found) > 1:  # "bar 3 has more notes than bar 5"

@@ -1,45 +1,125 @@
-"""What an evaluation task is: a question, the truth of a clip, a strict reading of answers, and tools to beat."""
+"""What an evaluation task is: items, how an item becomes a prompt, and a strict scorer of answers."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from pathlib import Path
+from typing import Any, Protocol
 
-from mllm.eval.classical import Tool
+from mllm.errors import MllmError
+from mllm.eval.item import Item
 
 Facts = dict[str, Any]
+Messages = list[dict[str, Any]]
+"""A conversation in the house format; its last message is the user's."""
+LETTERS = "ABCDEFGHIJ"
 _REFUSAL = re.compile(
     r"\b(?:not|no|none|cannot|unable|sorry|unsure|unknown|unclear|neither|nor)\b|n[’']t\b", re.IGNORECASE
 )
+_OPTIONS = re.compile(rf"\n\(?[{LETTERS}][.)] .*", re.DOTALL)
+
+
+class EvalError(MllmError):
+    """An evaluation cannot start: no data, an unknown task, results of another run in the folder."""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What was read out of an answer, and what it is worth.
+
+    Args:
+        parsed: the answer in the form of the truth; None where it could not be read: then it is wrong, and counted.
+        score: 0 to 1.
+        extras: further scores by name, 0 to 1, that the table shows below the main one.
+    """
+
+    parsed: Any
+    score: float
+    extras: Mapping[str, float] = field(default_factory=dict)
+
+
+class Tool(Protocol):
+    """A method to beat that is no language model."""
+
+    @property
+    def name(self) -> str:
+        """As the table says it."""
+        ...
+
+    def answers(
+        self, train: Sequence[Item], items: Sequence[Item], advance: Callable[[], None]
+    ) -> Iterator[str | Verdict]:
+        """Answers to `items` in order, in words or judged already; `advance` is called once an item measured."""
+
+
+def ask(item: Item) -> Messages:
+    """The prompt of an item: its recordings, its score, its question, the lettered options; or its own messages."""
+    if item.messages:
+        return list(item.messages)
+    question = item.question
+    if item.options:
+        listed = "\n".join(f"{letter}. {text}" for letter, text in zip(LETTERS, item.options, strict=False))
+        question = f"{question}\n{listed}\nAnswer with the letter."
+    parts: list[dict[str, Any]] = [{"type": "audio", "audio": path} for path in item.audio]
+    parts += [{"type": "text", "text": item.score.rstrip("\n") + "\n"}] if item.score else []
+    return [{"role": "user", "content": [*parts, {"type": "text", "text": question}]}]
+
+
+def without_options(messages: Messages) -> Messages:
+    """The same prompt less the lettered options and what follows them: what an option's words are the answer to."""
+    *before, last = messages
+    if isinstance(last["content"], str):
+        return [*before, last | {"content": _OPTIONS.sub("", last["content"])}]
+    parts = [p | {"text": _OPTIONS.sub("", p["text"])} if p["type"] == "text" else p for p in last["content"]]
+    return [*before, last | {"content": parts}]
+
+
+def truth_in_words(item: Item) -> str | None:
+    """What somebody would say who knew the truth; None where the truth is not a word or a number."""
+    return f"{item.truth:g}" if isinstance(item.truth, float) else item.truth if isinstance(item.truth, str) else None
+
+
+Overall = Callable[[list[dict[str, Any]]], dict[str, float]]
+"""Records of one condition (as results.jsonl has them) -> figures of all its answers together."""
 
 
 @dataclass(frozen=True)
 class Task:
-    """One line of the table.
+    """One line of the table. New ones stand in `mllm.eval.tasks.TASKS`.
 
     Args:
         name: as `--tasks` says it.
         title: as the table says it, with the rule that makes an answer right.
-        question: the one wording that every clip is asked with.
-        truth: facts of a clip -> the right answer, or None where the clip does not take part.
-        parse: what the model said -> its answer, or None where it gave none or hedged between several (wrong, counted).
-        right: (parsed answer, truth) -> whether it is right.
-        guess: truth -> the answer a guesser would give for it; chance and majority are over these (tempo: whole BPM).
-        extras: further, more lenient verdicts by name.
-        tools: classical methods on the same clips; each needs no fitting or is fitted on TRAIN clips.
+        items: (data folder, split, most items or None, seed) -> the questions, the same ones for the same arguments;
+            with a smaller limit the first of them. An empty list where the data has none. With the split "train" they
+            are what majority and fitted tools are learned from.
+        score: (answer, item) -> what it is worth. Strict: an answer that hedges or cannot be read is wrong.
+        version: a change of items, prompt or scorer is a new one; runs of different versions are not compared.
+        prompt: item -> messages.
+        max_new_tokens: an answer is cut there.
+        guess: item -> the answer that a guesser who knew this item would give to all; majority and chance are over
+            those of TRAIN (of the items themselves where there is no TRAIN). None: there is no guessing this.
+        credit: (a guess, item) -> what it is worth, where `score` wants another form than a bare answer (a letter,
+            JSON); None: `score` says it.
+        tools: classical methods to beat.
+        most: items of a run without `--limit`; None: all.
+        overall: figures of all answers of a condition together, 0 to 1, such as retrieval; shown as further lines.
     """
 
     name: str
     title: str
-    question: str
-    truth: Callable[[Facts], Any]
-    parse: Callable[[str], Any]
-    right: Callable[[Any, Any], bool]
-    guess: Callable[[Any], Any] = lambda truth: truth
-    extras: Mapping[str, Callable[[Any, Any], bool]] = field(default_factory=dict)
+    items: Callable[[Path, str, int | None, int], list[Item]]
+    score: Callable[[str, Item], Verdict]
+    version: str = "1"
+    prompt: Callable[[Item], Messages] = ask
+    max_new_tokens: int = 24
+    guess: Callable[[Item], str | None] = truth_in_words
+    credit: Callable[[str, Item], Verdict] | None = None
     tools: tuple[Tool, ...] = ()
+    most: int | None = None
+    overall: Overall | None = None
 
 
 def refuses(answer: str) -> bool:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 
 from mllm.eval import classical
-from mllm.eval.task import Facts, Task, refuses
+from mllm.eval.data import clip_task
+from mllm.eval.task import Facts, refuses
 
 FAMILIES = (
     "piano", "harpsichord", "electric piano", "mallets", "organ", "accordion", "acoustic guitar", "electric guitar",
@@ -29,12 +30,12 @@ def truth(facts: Facts) -> str | None:
     return facts["instruments"][0] if len(facts["instruments"]) == 1 and not facts.get("drums") else None
 
 
-TASK = Task(
+TASK = clip_task(
     name="instrument",
     title="instrument (16 families)",
     question="Which instrument is playing?",
     truth=truth,
     parse=parse,
     right=lambda answer, truth: answer == truth,
-    tools=(classical.Tool("MFCC + logistic regression", classical.timbre, classical.logistic),),
+    tools=(classical.Classical("MFCC + logistic regression", classical.timbre, classical.logistic),),
 )

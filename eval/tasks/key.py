@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import re
 
 from mllm.eval import classical
-from mllm.eval.task import Facts, Task, refuses
+from mllm.eval.data import clip_task
+from mllm.eval.task import Facts, refuses
 
 _MODES = "major|minor|dorian|mixolydian|phrygian|lydian|locrian|aeolian|ionian"
 _SIGNS = {"#": "#", "♯": "#", "sharp": "#", "b": "b", "♭": "b", "flat": "b", None: ""}
@@ -32,6 +34,7 @@ def _name(match: re.Match[str]) -> str:
     return f"{match[1].upper()}{_SIGNS[match[2]]} {_SAME.get(match[3], match[3])}"
 
 
+@functools.lru_cache(1024)
 def split(key: str) -> tuple[int, str]:
     """Pitch class of the tonic, and the mode: "A# major" and "Bb major" are equal."""
     tonic, mode = key.split()
@@ -43,7 +46,7 @@ def truth(facts: Facts) -> str | None:
     return f"{facts['tonic']} {facts['mode']}" if facts.get("tonic") else None
 
 
-TASK = Task(
+TASK = clip_task(
     name="key",
     title="key (tonic and mode)",
     question="What key is this in?",
@@ -52,7 +55,7 @@ TASK = Task(
     right=lambda answer, truth: split(answer) == split(truth),
     extras={"tonic alone": lambda answer, truth: split(answer)[0] == split(truth)[0]},
     tools=(
-        classical.Tool("CQT chroma + Krumhansl profiles", classical.chroma, classical.krumhansl, fitted=False),
-        classical.Tool("CQT chroma + profiles of TRAIN", classical.chroma, classical.fitted_profiles),
+        classical.Classical("CQT chroma + Krumhansl profiles", classical.chroma, classical.krumhansl, fitted=False),
+        classical.Classical("CQT chroma + profiles of TRAIN", classical.chroma, classical.fitted_profiles),
     ),
 )

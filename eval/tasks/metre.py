@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 
 from mllm.eval import classical
-from mllm.eval.task import Task, refuses
+from mllm.eval.data import clip_task
+from mllm.eval.task import refuses
 
 METRES = ("2/4", "3/4", "4/4", "6/8")
 _SIGNATURE = re.compile(r"(?<![\d/])(\d{1,2}) ?/ ?(\d{1,2})(?![\d/])")
@@ -20,12 +21,12 @@ def parse(answer: str) -> str | None:
     return named.pop() if len(named) == 1 else None
 
 
-TASK = Task(
+TASK = clip_task(
     name="metre",
     title="metre (2/4, 3/4, 4/4, 6/8)",
     question="What is the metre?",
     truth=lambda facts: metre if (metre := facts.get("metre")) in METRES else None,
     parse=parse,
     right=lambda answer, truth: answer == truth,
-    tools=(classical.Tool("onset autocorrelation + logistic regression", classical.accents, classical.logistic),),
+    tools=(classical.Classical("onset autocorrelation + logistic regression", classical.accents, classical.logistic),),
 )

@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 
 from mllm.eval import classical
-from mllm.eval.task import Facts, Task, refuses
+from mllm.eval.data import clip_task
+from mllm.eval.task import Facts, refuses
 
 TOLERANCE = 0.08
 SLOWEST, FASTEST = 20, 400  # numbers outside are no tempo: voices, bars, years
@@ -37,14 +38,14 @@ def truth(facts: Facts) -> float | None:
     return float(facts["tempo"]) if facts.get("tempo") else None
 
 
-TASK = Task(
+TASK = clip_task(
     name="tempo",
     title="tempo (within 8 %)",
     question="What is the tempo?",
     truth=truth,
     parse=parse,
     right=near,
-    guess=lambda truth: float(round(truth)),
+    guess=lambda item: str(round(item.truth)),
     extras={"acc2 (octaves allowed)": near_or_octave},
-    tools=(classical.Tool("librosa tempo", classical.tempo, classical.read_off, fitted=False),),
+    tools=(classical.Classical("librosa tempo", classical.tempo, classical.read_off, fitted=False),),
 )

@@ -11,6 +11,7 @@ import pytest
 import soundfile as sf
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # tiny.py, clicks and the tiny checkpoint
+sys.path.insert(0, str(Path(__file__).parents[1] / "serve"))  # live.py, a real server
 
 RATE = 22_050
 FACTS = [
@@ -19,6 +20,7 @@ FACTS = [
     ("Eb dorian", 140.0, "6/8", ["harp"], 311.13),
     ("C major", 100.0, "4/4", ["flute", "harp"], 523.25),
 ]
+SOUND = ("instrument", "key", "tempo", "metre")
 
 
 @pytest.fixture(scope="session")
@@ -66,11 +68,11 @@ def model() -> str:
 
 @pytest.fixture(scope="session")
 def evaluated(data, model, tmp_path_factory) -> Path:
-    """Output folder of one whole evaluation of all tasks."""
+    """Output folder of one whole evaluation of the four tasks about sound."""
     from mllm.eval.run import evaluate
 
     output = tmp_path_factory.mktemp("eval")
-    evaluate(model, None, data, output)
+    evaluate(model, SOUND, data, output)
     return output
 
 

@@ -6,7 +6,6 @@ import json
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import soundfile
 from hypothesis import given, settings
@@ -14,9 +13,12 @@ from hypothesis import strategies as st
 from tiny import clicks
 from typer.testing import CliRunner
 
+from mllm.eval.item import Item
+from mllm.eval.metrics.notes import note_f1, notes_of
+from mllm.eval.row_tasks import row_items
 from mllm.eval.score_answers import given_answer, is_right
-from mllm.eval.score_tasks import markdown, rows_of, table_of
-from mllm.eval.transcription import note_f1, notes_of
+from mllm.eval.score_tasks import TASKS, score_tasks
+from mllm.eval.task import EvalError
 
 HEAD = "X:1\nM:3/4\nL:1/8\nK:G"
 TUNE = f"{HEAD}\nG2 B2 d2 | c6 |]\n"
@@ -96,16 +98,33 @@ def test_notes_count_within_fifty_milliseconds_and_at_their_pitch() -> None:
     assert note_f1(played, notes_of("G2 B2 e2 | c6 |]", {"head": HEAD, **NOTES})) == 0.75
 
 
-def test_the_table_counts_what_was_said() -> None:
-    tasks = {one["task"]: [one] for one in ROWS}
-    said = {("model", one["id"]): one["messages"][-1]["content"] for one in ROWS} | {
-        ("untuned", one["id"]): "?" for one in ROWS
-    }
-    lines = table_of(tasks, said)
-    assert all(line["model"][0] == 1.0 and line["untuned"][0] == 0.0 and line["majority"] == 1.0 for line in lines)
-    chance = {line["task"]: line["chance"] for line in lines}
-    assert chance["score_locate"] == 0.5 and chance["match"] == 1.0  # of two options; one answer is all there is
-    assert markdown(lines).count("\n") == len(ROWS) + 2
+@pytest.mark.parametrize("one", ROWS, ids=lambda one: one["id"])
+def test_tasks_score_as_the_reader_reads(one: dict[str, Any]) -> None:
+    task = TASKS[one["task"]]
+    (item,) = row_items([one], lambda row: row["facts"]["answer"], None)
+    item.meta["answers"] = KNOWN.get(one["task"], [one["facts"]["answer"]])
+    assert task.score(one["messages"][-1]["content"], item).score == 1
+    unread = task.score("", item)
+    assert unread.score == 0 and unread.parsed is None
+    if task.guess(item) is not None:
+        assert task.credit is not None and task.credit(item.truth, item).score == 1
+        assert task.credit("something else", item).score == 0
+
+
+def test_a_transcription_is_scored_by_its_notes_too() -> None:
+    one = next(r for r in ROWS if r["task"] == "transcribe")
+    item = Item("a", "?", one["facts"]["answer"], meta={"row": one, "answers": ()})
+    (f1,) = TASKS["transcribe"].score("G2 B2 d2 | c6 |]", item).extras.values()
+    assert f1 == 1.0
+    nearly = TASKS["transcribe"].score("G2 B2 e2 | c6 |]", item)
+    assert nearly.score == 0 and list(nearly.extras.values()) == [0.75]
+
+
+def test_a_time_or_a_metre_is_no_bar() -> None:
+    at = row("bar_at", "bar 2", "sentence", "")
+    wrong = row("score_bar_error", "bar 1", "sentence", "")
+    assert is_right(given_answer("At 0:03 the recording is in bar 2.", at, ()), at)
+    assert is_right(given_answer("Bar 1 does not add up to 3/4.", wrong, ()), wrong)
 
 
 def test_a_model_is_asked_and_a_second_run_goes_on(model: str, tmp_path: Path) -> None:
@@ -121,19 +140,19 @@ def test_a_model_is_asked_and_a_second_run_goes_on(model: str, tmp_path: Path) -
     command = ["--data", str(tmp_path / "rows.jsonl"), "--model", model, "--output", str(tmp_path / "out")]
     done = CliRunner().invoke(app, command)
     assert done.exit_code == 0, done.output
-    answers = (tmp_path / "out/answers.jsonl").read_text().splitlines()
-    assert len(answers) == 2 * 2 + 3  # the recording is also left out
-    result = json.loads((tmp_path / "out/score_tasks.json").read_text())
-    assert [line["rows"] for line in result["tasks"]] == [1, 1, 1]
-    assert result["transcription"]["perfect text"] == 1.0 and 0 <= result["transcription"]["Basic Pitch"] <= 1
+    tasks = json.loads((tmp_path / "out/summary.json").read_text())["tasks"]
+    assert {name: task["model"]["n"] for name, task in tasks.items()} == dict.fromkeys([*KNOWN, "transcribe"], 1)
+    assert all("beside text:smollm2-135m-instruct" in task for task in tasks.values())
+    assert "text" in tasks["transcribe"] and all("no_score" in tasks[name] for name in KNOWN)
+    (f1,) = tasks["transcribe"]["tool: perfect text"]["extras"].values()
+    assert f1 == 1.0 and "tool: Basic Pitch" in tasks["transcribe"]
+    answers = (tmp_path / "out/answers.jsonl").read_text()
     with (tmp_path / "out/answers.jsonl").open("a") as file:
         file.write('{"condition": "mo')  # killed
     assert CliRunner().invoke(app, command).exit_code == 0
-    assert np.isclose(len((tmp_path / "out/answers.jsonl").read_text().splitlines()), len(answers) + 1)
+    assert (tmp_path / "out/answers.jsonl").read_text() == answers
 
 
-def test_rows_without_scores_are_told(data: Path) -> None:
-    from mllm.eval.data import EvalError
-
+def test_rows_without_scores_are_told(data: Path, tmp_path: Path) -> None:
     with pytest.raises(EvalError, match="no questions about scores"):
-        rows_of(data, "test", 5)
+        score_tasks(data, "constant:x", tmp_path)

@@ -17,20 +17,32 @@ Played = Sequence[tuple[float, float, int]]
 """Start and end in seconds and MIDI pitch of each note."""
 
 
-def note_f1(played: Played, found: Played) -> float:
-    """F-measure of notes: onset within 50 ms, same pitch, any end (mir_eval: Raffel et al., ISMIR 2014)."""
-    from mir_eval.transcription import precision_recall_f1_overlap
+MEASURES = {"onset": "onsets alone", "note": "onset and pitch", "note_offset": "onset, pitch and end"}
+"""What has to agree: onsets within 50 ms, pitches within half a semitone, ends within 50 ms or a fifth of a note."""
+
+
+def note_measures(played: Played, found: Played) -> dict[str, float]:
+    """F-measures of notes, 0 to 1, by name in `MEASURES` (mir_eval: Raffel et al., ISMIR 2014); 0 for no notes."""
+    from mir_eval.transcription import onset_precision_recall_f1, precision_recall_f1_overlap
     from mir_eval.util import midi_to_hz
 
     if not played or not found:
-        return 0.0
+        return dict.fromkeys(MEASURES, 0.0)
     reference, estimate = (np.array(sorted(notes), float) for notes in (played, found))
     for notes in (reference, estimate):
         notes[:, 1] = np.maximum(notes[:, 1], notes[:, 0] + 1e-3)
-    _, _, f1, _ = precision_recall_f1_overlap(
-        reference[:, :2], midi_to_hz(reference[:, 2]), estimate[:, :2], midi_to_hz(estimate[:, 2]), offset_ratio=None
-    )
-    return float(f1)
+    spans, pitches = (reference[:, :2], estimate[:, :2]), (midi_to_hz(reference[:, 2]), midi_to_hz(estimate[:, 2]))
+    whole = (spans[0], pitches[0], spans[1], pitches[1])
+    return {
+        "onset": float(onset_precision_recall_f1(*spans)[2]),
+        "note": float(precision_recall_f1_overlap(*whole, offset_ratio=None)[2]),
+        "note_offset": float(precision_recall_f1_overlap(*whole)[2]),
+    }
+
+
+def note_f1(played: Played, found: Played) -> float:
+    """F-measure of notes: onset within 50 ms, same pitch, any end; see `note_measures`."""
+    return note_measures(played, found)["note"]
 
 
 def notes_of(body: str, facts: dict[str, Any]) -> Played:

@@ -1,0 +1,177 @@
+"""How answers to benchmarks are scored: one scorer a kind of answer, by name."""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+from mllm.errors import WeightsError
+from mllm.eval.item import Item
+from mllm.eval.metrics.beats import beat_scores, read_times
+from mllm.eval.metrics.captions import sacre_scores
+from mllm.eval.metrics.key import read_key, weighted_score
+from mllm.eval.metrics.multiple_choice import read_choice, read_label
+from mllm.eval.metrics.regression import read_rating, regression_scores
+from mllm.eval.metrics.retrieval import retrieval_scores
+from mllm.eval.metrics.tags import tag_scores
+from mllm.eval.metrics.text_similarity import minilm
+from mllm.eval.task import Overall, Verdict, truth_in_words
+
+LOG = logging.getLogger("mllm.eval")
+Records = list[dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Scorer:
+    """What an answer is worth.
+
+    Args:
+        rule: what makes it right, in words for a title.
+        score: (answer, item) -> verdict. tokens: an answer is cut there.
+        overall: figures of all answers together. guess: what a guesser would learn from an item.
+    """
+
+    rule: str
+    score: Callable[[str, Item], Verdict]
+    tokens: int = 24
+    overall: Overall | None = None
+    guess: Callable[[Item], str | None] = truth_in_words
+
+
+def _choice(answer: str, item: Item) -> Verdict:
+    chosen = read_choice(answer, item.options)
+    parsed = None if chosen is None else item.options[chosen]
+    return Verdict(parsed, float(parsed == item.truth))
+
+
+def _label(answer: str, item: Item) -> Verdict:
+    said = read_label(answer, item.meta["labels"])
+    return Verdict(said, float(said == item.truth))
+
+
+def _key(answer: str, item: Item) -> Verdict:
+    said = read_key(answer)
+    score = weighted_score(item.truth, said)
+    return Verdict(said, score, {"exact": float(score == 1)})
+
+
+def _beats(answer: str, item: Item) -> Verdict:
+    said = read_times(answer)
+    scores = beat_scores(item.truth, said)
+    return Verdict(said, scores.pop("f_measure"), scores)
+
+
+def _rating(answer: str, item: Item) -> Verdict:
+    low, high = item.meta["range"]
+    said = read_rating(answer, low, high)
+    return Verdict(said, 0.0 if said is None else max(0.0, 1 - abs(said - item.truth) / (high - low)))
+
+
+def _together(records: Records) -> dict[str, float]:
+    if len(records) < 3:
+        return {}
+    scores = regression_scores([float(r["truth"]) for r in records], [r["parsed"] for r in records])
+    return {"Pearson": scores["pearson"], "R²": scores["r2"]}
+
+
+def _number(answer: str, item: Item) -> Verdict:
+    numbers = {int(number) for number in re.findall(r"(?<![\w.])-?\d+(?![\w.]*\d)", answer)}
+    said = numbers.pop() if len(numbers) == 1 else None
+    return Verdict(said, float(said == item.truth))
+
+
+def _order(answer: str, item: Item) -> Verdict:
+    """Kendall's tau of the order of what was shuffled, from 0 (unread, or no better than chance) to 1."""
+    from scipy.stats import kendalltau
+
+    found = {digits for digits in re.findall(r"\d+", re.sub(r"(?<=\d)[,\s\->→]+(?=\d)", "", answer))}
+    fits = [digits for digits in found if sorted(digits) == sorted(item.truth)]
+    if len(fits) != 1:
+        return Verdict(None, 0.0)
+    places = [[digits.index(sign) for sign in sorted(item.truth)] for digits in (item.truth, fits[0])]
+    exact = float(fits[0] == item.truth)
+    return Verdict(fits[0], max(0.0, float(kendalltau(*places).statistic)), {"exact": exact})
+
+
+def _tags(answer: str, item: Item) -> Verdict:
+    """F1 of the tags named."""
+    words = " ".join(["", *re.findall(r"[\w#]+", answer.casefold()), ""])
+    said = {tag for tag in item.meta["tags"] if f" {tag.casefold()} " in words}
+    true = set(item.truth)
+    both = len(said & true)
+    score = 2 * both / (len(said) + len(true)) if both else 0.0
+    return Verdict(sorted(said) or None, score)
+
+
+def _tags_together(records: Records) -> dict[str, float]:
+    tags = sorted({tag for record in records for tag in record["truth"]})
+    true = [[tag in record["truth"] for tag in tags] for record in records]
+    said = [[tag in (record["parsed"] or ()) for tag in tags] for record in records]
+    try:
+        scores = tag_scores(true, said)
+    except ValueError:
+        return {}
+    return {"mAP": scores["map"], "ROC-AUC": scores["roc_auc"]}
+
+
+def _text(answer: str, item: Item) -> Verdict:
+    answer = answer.strip()
+    if not answer:
+        return Verdict(None, 0.0)
+    return Verdict(answer, sacre_scores([answer], [item.truth])["rouge_l_f"])
+
+
+def _texts_together(records: Records) -> dict[str, float]:
+    """Retrieval among the references of these items, which judges; n-gram scores, for comparison with papers only."""
+    said = [str(record["parsed"] or "") for record in records]
+    true = [_references(record["truth"]) for record in records]
+    figures: dict[str, float] = {}
+    if len(records) > 1:
+        embed = _embedder()
+        found, how = retrieval_scores(said, true, embed=embed), {"minilm": "MiniLM", "tf-idf": "TF-IDF"}[embed]
+        figures = {
+            f"R@1 of the own ({how})": found["r1"], f"R@10 of the own ({how})": found["r10"],
+            f"own minus other similarity ({how})": found["own_minus_other"],
+        }  # fmt: skip
+    grams = sacre_scores([text or "." for text in said], true)
+    names = {"sacre_bleu1": "BLEU-1", "sacre_bleu4": "BLEU-4", "rouge_l_f": "ROUGE-L"}
+    return figures | {f"{name} (for comparison with papers only)": grams[key] for key, name in names.items()}
+
+
+@lru_cache(maxsize=1)
+def _embedder() -> str:
+    """MiniLM, or where its weights cannot be had (asked once: it takes a minute to give up) the words alone."""
+    try:
+        minilm(["music"])
+    except WeightsError as error:
+        LOG.warning("captions are compared by TF-IDF, for the weights of MiniLM cannot be had: %s", error)
+        return "tf-idf"
+    return "minilm"
+
+
+def _references(truth: Any) -> Sequence[str]:
+    if isinstance(truth, str):
+        truth = json.loads(truth) if truth.startswith("[") else [truth]
+    return [str(text) for text in truth]
+
+
+SCORERS: dict[str, Scorer] = {
+    "choice": Scorer("the one option", _choice, tokens=32),
+    "label": Scorer("the one label", _label),
+    "key": Scorer("MIREX-weighted", _key),
+    "beats": Scorer("F-measure of beats, 70 ms", _beats, tokens=512, guess=lambda item: None),
+    "rating": Scorer("one less the share of the scale that it is off", _rating, overall=_together),
+    "number": Scorer("the one number", _number, guess=lambda item: str(item.truth)),
+    "order": Scorer("Kendall's tau of the order", _order, guess=lambda item: None),
+    "tags": Scorer("F1 of tags", _tags, tokens=128, overall=_tags_together, guess=lambda item: None),
+    "text": Scorer(
+        "ROUGE-L, for comparison only; judged by retrieval", _text, tokens=128, overall=_texts_together,
+        guess=lambda item: None,
+    ),
+}  # fmt: skip
+"""Name -> scorer."""

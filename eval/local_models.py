@@ -1,0 +1,244 @@
+"""Models in this process, asked many things at once: prompts are padded on the left, and each recording is heard once.
+
+Batched answers are those of batches of one as far as the arithmetic lets them: a recording's features are computed
+window by window, whatever the batch; sums in bfloat16 may still fall otherwise where two tokens are equally likely.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections import OrderedDict
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from mllm.assemble import MODELS, load_model, text_model_folder
+from mllm.errors import AudioError, PromptError, WeightsError
+from mllm.eval.respondents import Failure, folder_hash
+from mllm.eval.sounds import Sound
+from mllm.eval.task import Messages
+from mllm.processing import read_conversation
+
+BATCH = 16
+"""Prompts at once."""
+BATCH_TOKENS = 6144
+"""Padded tokens at once: long prompts go in smaller batches."""
+REMEMBERED_SOUNDS = 4096
+"""Embeddings of recordings that are kept: some 70 KB each."""
+
+
+class _Local:
+    """What both kinds share: embeddings of prompts in, words or log-likelihoods out."""
+
+    name: str
+    sha256: str
+    at_once = 2 * BATCH
+    model: Any
+    tokenizer: Any
+
+    @abstractmethod
+    def embed(self, messages: Messages) -> torch.Tensor:
+        """A prompt [tokens, hidden]. Raises PromptError, AudioError."""
+
+    def answer(self, messages: Sequence[Messages], max_new_tokens: int) -> list[str | Failure]:
+        """Greedy answers to conversations, in order."""
+        prompts = self._prompts(messages, max_new_tokens)
+        out: list[str | Failure] = [p if isinstance(p, Failure) else "" for p in prompts]
+        for batch in _batches(prompts):
+            for i, text in zip(batch, self._generate([prompts[i] for i in batch], max_new_tokens), strict=True):
+                out[i] = text
+        return out
+
+    def option_loglikelihoods(
+        self, messages: Sequence[Messages], options: Sequence[Sequence[str]]
+    ) -> list[list[tuple[float, int]] | Failure]:
+        """For each option as the whole answer, with the token that ends it: sum of log-probabilities, and tokens."""
+        prompts = self._prompts(messages, 64)
+        out: list[list[tuple[float, int]] | Failure] = [p if isinstance(p, Failure) else [] for p in prompts]
+        for batch in _batches(prompts, [len(texts) for texts in options]):
+            weighed = self._weigh([prompts[i] for i in batch], [options[i] for i in batch])
+            for i, of_prompt in zip(batch, weighed, strict=True):
+                out[i] = of_prompt
+        return out
+
+    @property
+    def context(self) -> int:
+        """Tokens that the model can hold."""
+        config = self.model.config
+        return int(getattr(config, "text_config", config).max_position_embeddings)
+
+    @torch.inference_mode()
+    def _prompts(self, messages: Sequence[Messages], room: int) -> list[Any]:
+        out: list[Any] = []
+        for one in messages:
+            try:
+                prompt = self.embed(one)
+            except (PromptError, AudioError) as error:
+                out.append(Failure(str(error)))
+                continue
+            fits = len(prompt) + room <= self.context
+            out.append(prompt if fits else Failure(f"{len(prompt)} tokens of prompt, the model holds {self.context}"))
+        return out
+
+    @torch.inference_mode()
+    def _generate(self, prompts: Sequence[torch.Tensor], max_new_tokens: int) -> list[str]:
+        embeds, mask = _padded(prompts)
+        tokens = self.model.generate(
+            inputs_embeds=embeds, attention_mask=mask, max_new_tokens=max_new_tokens, do_sample=False,
+            pad_token_id=self.tokenizer.pad_token_id or self.tokenizer.eos_token_id,
+        )  # fmt: skip
+        return [text.strip() for text in self.tokenizer.batch_decode(tokens, skip_special_tokens=True)]
+
+    @torch.inference_mode()
+    def _weigh(
+        self, prompts: Sequence[torch.Tensor], options: Sequence[Sequence[str]]
+    ) -> list[list[tuple[float, int]]]:
+        """All prompts with the same number of options: each is read once, and its cache shared by its options."""
+        embeds, mask = _padded(prompts)
+        places = (mask.cumsum(1) - 1).clamp(min=0)
+        read = self.model(
+            inputs_embeds=embeds, attention_mask=mask, position_ids=places, use_cache=True, logits_to_keep=1
+        )
+        count = len(options[0])
+        read.past_key_values.batch_repeat_interleave(count)
+        end = [self.tokenizer.eos_token_id]
+        ids = [self.tokenizer(o, add_special_tokens=False)["input_ids"] + end for texts in options for o in texts]
+        longest = max(map(len, ids))
+        padded = torch.tensor([one + [0] * (longest - len(one)) for one in ids])
+        there = torch.tensor([[1] * len(one) + [0] * (longest - len(one)) for one in ids])
+        first = read.logits[:, -1].repeat_interleave(count, 0).float().log_softmax(-1)
+        sums = first.gather(1, padded[:, :1])[:, 0]
+        if longest > 1:
+            whole = torch.cat([mask.repeat_interleave(count, 0), there[:, :-1]], 1)
+            after = places[:, -1:].repeat_interleave(count, 0) + torch.arange(1, longest)
+            logits = self.model(
+                inputs_embeds=self.model.get_input_embeddings()(padded[:, :-1]), attention_mask=whole,
+                position_ids=after, past_key_values=read.past_key_values, use_cache=True,
+            ).logits  # fmt: skip
+            steps = logits.float().log_softmax(-1).gather(2, padded[:, 1:, None])[:, :, 0]
+            sums = sums + (steps * there[:, 1:]).sum(1)
+        pairs = [(float(total), len(one)) for total, one in zip(sums, ids, strict=True)]
+        return [pairs[i : i + count] for i in range(0, len(pairs), count)]
+
+
+def _batches(prompts: Sequence[Any], kinds: Sequence[int] | None = None) -> list[list[int]]:
+    """Places of prompts that go together: alike in length, and of one kind."""
+    kinds = kinds or [0] * len(prompts)
+    order = [i for i, prompt in enumerate(prompts) if not isinstance(prompt, Failure)]
+    out: list[list[int]] = []
+    for i in sorted(order, key=lambda i: (kinds[i], len(prompts[i]))):
+        batch = out[-1] if out else []
+        full = len(batch) == BATCH or (len(batch) + 1) * len(prompts[i]) > BATCH_TOKENS
+        if batch and not full and kinds[batch[0]] == kinds[i]:
+            batch.append(i)
+        else:
+            out.append([i])
+    return out
+
+
+def _padded(prompts: Sequence[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Prompts [tokens, hidden] -> [batch, longest, hidden] with zeros on the left, and their mask [batch, longest]."""
+    longest = max(map(len, prompts))
+    embeds = torch.stack([torch.cat([p.new_zeros(longest - len(p), p.shape[1]), p]) for p in prompts])
+    mask = torch.tensor([[0] * (longest - len(p)) + [1] * len(p) for p in prompts])
+    return embeds, mask
+
+
+class MusicModel(_Local):
+    """A music language model: `mini`, or the folder of a checkpoint or adapter."""
+
+    def __init__(self, spec: str):
+        """Raises WeightsError where there is no such model."""
+        folder = MODELS.get(spec, Path(spec))
+        if not folder.is_dir():
+            raise WeightsError(
+                f"no model {spec!r}: known are {', '.join(MODELS)}, the folder of a checkpoint, text:DIR, http://…/v1"
+            )
+        self.name, self.sha256 = spec, folder_hash(folder)
+        self._heard: OrderedDict[str, tuple[torch.Tensor, Any]] = OrderedDict()
+
+    @cached_property
+    def _loaded(self) -> tuple[Any, Any]:
+        return load_model(self.name)
+
+    @property
+    def model(self) -> Any:
+        return self._loaded[0]
+
+    @property
+    def processor(self) -> Any:
+        return self._loaded[1]
+
+    @property
+    def tokenizer(self) -> Any:
+        return self.processor.tokenizer
+
+    @torch.inference_mode()
+    def embed(self, messages: Messages) -> torch.Tensor:
+        processor = self.processor
+        conversation = read_conversation(messages, processor.reserved)
+        heard = [self._hear(sound) for sound in conversation.audios]
+        first, *rest = processor.render(conversation.messages, add_generation_prompt=True).split(processor.audio_token)
+        text = first + "".join(processor.audio_text(mask) + piece for (_, mask), piece in zip(heard, rest, strict=True))
+        ids = processor.tokenizer(text, add_special_tokens=False, return_tensors="pt", verbose=False)["input_ids"]
+        embeds = self.model.get_input_embeddings()(ids)
+        if heard:
+            embeds = self.model.model.merge_audio(ids, embeds, torch.cat([sound for sound, _ in heard]))
+        return embeds[0]
+
+    def _hear(self, sound: Sound) -> tuple[torch.Tensor, Any]:
+        """Embeddings [audio tokens, hidden] of a recording and its token mask [windows, tokens], computed once."""
+        if sound.key not in self._heard:
+            extractor = self.processor.feature_extractor
+            waveform = sound.load(extractor.sampling_rate)
+            mask = extractor.token_mask(len(waveform))
+            windows = extractor(waveform[: len(mask) * extractor.window_samples], return_tensors="pt")
+            features = torch.cat(
+                [self.model.model.audio_tower(w[None]).last_hidden_state for w in windows["input_features"]]
+            )
+            embeds = self.model.get_audio_features(
+                tower_features=features, input_features_mask=torch.from_numpy(mask)
+            ).pooler_output
+            self._heard[sound.key] = embeds, mask
+            if len(self._heard) > REMEMBERED_SOUNDS:
+                self._heard.popitem(last=False)
+        self._heard.move_to_end(sound.key)
+        return self._heard[sound.key]
+
+
+class TextModel(_Local):
+    """A language model without ears: it is given the words alone."""
+
+    def __init__(self, spec: str):
+        """`spec`: a pinned name of `mllm.weights`, or the folder of a causal language model."""
+        self._folder = text_model_folder(spec)
+        self.name, self.sha256 = f"text:{spec}", folder_hash(Path(self._folder))
+
+    @cached_property
+    def model(self) -> Any:  # type: ignore[override]
+        from transformers import AutoModelForCausalLM
+
+        return AutoModelForCausalLM.from_pretrained(self._folder, dtype=torch.bfloat16, use_safetensors=True).eval()
+
+    @cached_property
+    def tokenizer(self) -> Any:  # type: ignore[override]
+        from transformers import AutoTokenizer
+
+        return AutoTokenizer.from_pretrained(self._folder)
+
+    @torch.inference_mode()
+    def embed(self, messages: Messages) -> torch.Tensor:
+        heard = [m | {"content": _words(m["content"])} for m in messages]
+        ids = self.tokenizer.apply_chat_template(
+            heard, add_generation_prompt=True, return_tensors="pt", return_dict=True
+        )["input_ids"]
+        return self.model.get_input_embeddings()(ids)[0]
+
+
+def _words(content: Any) -> str:
+    if isinstance(content, str):
+        return content
+    return "\n".join(part["text"] for part in content if part["type"] == "text")
