@@ -123,13 +123,17 @@ def _labels(folder: Path, task: str, title: str) -> Scored:
         right = [float(one == truth) for one, truth in zip(found, answers.truths, strict=True)]
         theirs = paper.right_by_substring(texts, answers.truths)
         unread = float(np.mean([one is None for one in found]))
-        figures = {"accuracy": 100 * np.mean(right), "unread": 100 * unread, "paper's rule": 100 * np.mean(theirs)}
+        figures = {"accuracy": _percent(right), "unread": 100 * unread, "paper's rule": _percent(theirs)}
         table.add(name, figures, right)
     common = _commonest(answers.truths)
     right = [float(truth == common) for truth in answers.truths]
     table.constants.add(f"always the commonest (“{common}”)")
-    table.add(f"always the commonest (“{common}”)", {"accuracy": 100 * np.mean(right), "unread": 0.0}, right)
+    table.add(f"always the commonest (“{common}”)", {"accuracy": _percent(right), "unread": 0.0}, right)
     return table
+
+
+def _percent(scores: Sequence[float]) -> float:
+    return 100 * float(np.mean(scores))
 
 
 def genre(folder: Path) -> Scored:
@@ -182,8 +186,8 @@ def _beats(folder: Path, task: str, title: str) -> Scored:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # mir_eval: no beats after the fifth second
             scores = [beat_scores(truth, one) for truth, one in zip(truths, found, strict=True)]
-        figures = {name: 100 * np.mean([score[name] for score in scores]) for name in table.columns[:3]}
-        figures["unread"] = 100 * np.mean([one is None for one in found])
+        figures = {name: _percent([score[name] for score in scores]) for name in table.columns[:3]}
+        figures["unread"] = _percent([one is None for one in found])
         table.add(who, figures, [score["f_measure"] for score in scores])
 
     for name, texts in answers.said.items():

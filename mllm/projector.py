@@ -83,8 +83,9 @@ class ResamplerLayer(nn.TransformerEncoderLayer):
         """[n, tokens, size] -> the same."""
         attention = self.self_attn
         inputs = F.linear(self.norm1(hidden), attention.in_proj_weight, attention.in_proj_bias)
-        parts = inputs.unflatten(-1, (3, attention.num_heads, -1)).permute(2, 0, 3, 1, 4)
-        mixed = F.scaled_dot_product_attention(*parts, dropout_p=attention.dropout if self.training else 0.0)
+        query, key, value = inputs.unflatten(-1, (3, attention.num_heads, -1)).permute(2, 0, 3, 1, 4)
+        dropout = attention.dropout if self.training else 0.0
+        mixed = F.scaled_dot_product_attention(query, key, value, dropout_p=dropout)
         hidden = hidden + self.dropout1(attention.out_proj(mixed.transpose(1, 2).flatten(2)))
         return hidden + self.dropout2(self.linear2(self.dropout(F.gelu(self.linear1(self.norm2(hidden))))))
 

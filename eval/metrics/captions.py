@@ -11,6 +11,7 @@ import io
 import shutil
 import subprocess
 from collections.abc import Sequence
+from typing import Any
 
 from mllm.errors import MllmError
 
@@ -72,7 +73,7 @@ def sacre_scores(said: Sequence[str], references: References) -> dict[str, float
     from sacrebleu.metrics import BLEU
 
     most = max(map(len, references))
-    streams = [[texts[i] if i < len(texts) else None for texts in references] for i in range(most)]
+    streams: Any = [[texts[i] if i < len(texts) else None for texts in references] for i in range(most)]
     scorer = RougeScorer(["rougeL"], use_stemmer=True)
     rouge = [max((scorer.score(one, text)["rougeL"] for one in texts), key=lambda s: s.fmeasure)
              for text, texts in zip(said, references, strict=True)]  # fmt: skip
