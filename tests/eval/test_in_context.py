@@ -89,7 +89,7 @@ def knower(shown, query, allowed):
 def runs(labelled, tmp_path_factory) -> dict[str, dict[str, Any]]:
     folder = tmp_path_factory.mktemp("icl")
     return {
-        say.__name__: measure(Listener(say), labelled, folder / say.__name__, (0, 1, 2, 4), 16)
+        say.__name__: measure(Listener(say), labelled, folder / say.__name__, (0, 2, 4), 14)
         for say in (learner, copier, knower)
     }
 

@@ -68,9 +68,13 @@ def test_the_page_is_written_and_known_figures_are_kept(bench) -> None:
 
 
 CUT = gzip.compress(b'{"items":')
+BROKEN = {
+    "absent": None, "empty": b"", "no gzip": b"no gzip", "no items": gzip.compress(b"{}"),
+    "a list": gzip.compress(b"[1]"), "half": CUT, "cut": CUT[:20],
+}  # fmt: skip
 
 
-@pytest.mark.parametrize("content", [None, b"", b"no gzip", gzip.compress(b"{}"), gzip.compress(b"[1]"), CUT, CUT[:20]])
+@pytest.mark.parametrize("content", BROKEN.values(), ids=BROKEN)
 def test_broken_answers_are_one_line(tmp_path, content) -> None:
     file = tmp_path / "cmi" / "system_outputs" / "GS_key.json.gz"
     file.parent.mkdir(parents=True)

@@ -2,6 +2,7 @@
 
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import threading
@@ -194,7 +195,9 @@ def test_a_question_waits_for_its_file(page, server, tmp_path):
     assert after["heard_seconds"] == before["heard_seconds"] + 3 and after["finished"] == before["finished"] + 1
     # One whose upload fails stays in the box.
     page.wait_for_selector("textarea:not([disabled])")
-    page.set_input_files("input[type=file]", str(path))
+    other = path.with_name("other.wav")
+    other.write_bytes(path.read_bytes())
+    page.set_input_files("input[type=file]", str(other))
     page.fill("textarea", "And the key?")
     page.press("textarea", "Enter")
     page.wait_for_selector("body.waits-for-file")
@@ -205,7 +208,7 @@ def test_a_question_waits_for_its_file(page, server, tmp_path):
 
 
 @needs_browser
-@pytest.mark.parametrize("by_hand", [False, True])
+@pytest.mark.parametrize("by_hand", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_the_microphone_records_and_is_heard(page, server, by_hand):
     before = server.statistics()
     page.click("[data-testid=microphone-button]")
@@ -316,6 +319,7 @@ def test_stop_ends_the_answer_at_the_server(browser, composer, composers_front):
         assert "3 messages" in ask(page, "And then?")  # what was said stays said
 
 
+@pytest.mark.slow
 @needs_browser
 def test_a_busy_server_is_waited_for(browser, composer, composers_front):
     with open_page(browser, composers_front) as page:
@@ -337,6 +341,13 @@ def test_only_uploaded_files_are_opened(front):
         urllib.request.urlopen(f"{front.address()}gradio_api/file=/etc/passwd", timeout=30)
 
 
+@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="asks the system which libraries a process has loaded")
+def test_the_page_alone_loads_no_torch(front, server):
+    loaded = Path(f"/proc/{front.process.pid}/maps").read_text()
+    assert "soundfile" in loaded.lower() and "libtorch" not in loaded
+    assert "libtorch" in Path("/proc/self/maps").read_text()  # as the server here has
+
+
 @needs_browser
 def test_one_command_serves_the_model_and_the_page(browser, tmp_path):
     server = PageServer("--model", str(tiny_folder()))
@@ -356,6 +367,8 @@ def test_one_command_serves_the_model_and_the_page(browser, tmp_path):
         assert taken.process.wait(120) == 1
         errors = [line for line in taken.log if not line.startswith("loading")]
         assert len(errors) == 1 and errors[0].startswith("error: ") and "--port" in errors[0]
+        server.process.send_signal(signal.SIGINT)
+        assert server.process.wait(30) == 0 and "Traceback" not in "".join(server.log)
     finally:
         server.close()
 
