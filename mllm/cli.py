@@ -255,13 +255,16 @@ def chat(
     if port:
         _refuse_taken(host, port)  # before the model is loaded for nothing
     os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")  # read when gradio is imported
-    from mllm.serve.chat_client import ChatClient
-    from mllm.serve.chat_page import serve_page
-
-    page = {"host": host, "port": port, "share": share, "browser": browser}
+    page: dict[str, Any] = {"host": host, "port": port, "share": share, "browser": browser}
     if api:
-        serve_page(ChatClient(api, api_key, model), **page)
+        from mllm.serve.chat_client import ChatClient
+
+        client = ChatClient(api, api_key, model)  # before gradio is imported for nothing
+        from mllm.serve.chat_page import serve_page
+
+        serve_page(client, **page)
         return
+    from mllm.serve.chat_page import serve_page
     from mllm.serve.chat_server import private_api
 
     logging.getLogger("mllm").setLevel(logging.INFO)

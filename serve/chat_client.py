@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Iterator, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -21,6 +22,7 @@ RETRIES = 2  # of a question that the server did not take
 PAUSES = (2.0, 60.0)  # seconds, least and most, before a retry
 SAMPLING_RATE = 22_050  # Hz, of a server that does not say at what it listens; that of `mini`
 TIMEOUT = openai.Timeout(3600.0, connect=10.0)  # the server has a deadline; half an hour of music takes minutes to hear
+LARGE = 10_000_000  # bytes of a request for which a server may hang up rather than answer
 _PLACE = re.compile(r"messages\[(\d+)\]\.content\[(\d+)\]")
 _FAILURES = (openai.OpenAIError, httpx.HTTPError)  # the latter: openai 2 in the middle of a stream
 
@@ -115,7 +117,7 @@ class ChatClient:
             int(more.get("sampling_rate") or SAMPLING_RATE),
         )  # fmt: skip
 
-    async def answer(self, turns: Sequence[Turn], verify: bool = False) -> AsyncIterator[Reply]:
+    async def answer(self, turns: Sequence[Turn], verify: bool = False) -> AsyncGenerator[Reply, None]:
         """The assistant's next turn, as it grows; closing the iterator ends it at the server too.
 
         A question that the server is too busy for, or that does not reach it, is asked again after a while.
@@ -128,20 +130,25 @@ class ChatClient:
             ChatError: no answer, or one that broke off. AudioError, ScoreError: a file of a turn.
         """
         messages = await asyncio.to_thread(self._messages, turns)
+        size = sum(len(data) for data in _data(messages))
         for left in range(RETRIES, -1, -1):
             reply = Reply()
             try:
-                async for reply in self._ask(messages, verify):
-                    yield reply
+                async with aclosing(self._ask(messages, verify)) as replies:
+                    async for reply in replies:
+                        yield reply
                 return
             except _FAILURES as error:
                 pause = None if reply.words or not left else _pause(error)
+                told = self._words(error, turns)
+                if size > LARGE and isinstance(error, openai.APIConnectionError):
+                    told += f"; or it takes no request of {size / 1e6:.0f} MB: give fewer or shorter recordings"
                 if pause is None:
-                    raise ChatError(self._words(error, turns)) from error
-                yield Reply(note=f"{self._words(error, turns)}\nAsking again in {pause:.0f} s.")
+                    raise ChatError(told) from error
+                yield Reply(note=f"{told}\nAsking again in {pause:.0f} s.")
             await asyncio.sleep(pause)
 
-    async def _ask(self, messages: Any, verify: bool) -> AsyncIterator[Reply]:
+    async def _ask(self, messages: Any, verify: bool) -> AsyncGenerator[Reply, None]:
         words, verdicts, finished = "", None, False
         stream = await self._client.chat.completions.create(
             model=self.card.name, messages=messages, stream=True, max_completion_tokens=MAX_ANSWER,
@@ -188,6 +195,13 @@ class ChatClient:
         if part >= len(files):
             return message
         return f"{files[part].name}: {message.removeprefix('recording: ')}"
+
+
+def _data(messages: Sequence[dict[str, Any]]) -> Iterator[str]:
+    """What the recordings and scores of messages hold."""
+    for message in messages:
+        for part in message["content"] if message["role"] == "user" else ():
+            yield part.get("input_audio", part.get("score", {})).get("data", "")
 
 
 def _pause(error: Exception) -> float | None:

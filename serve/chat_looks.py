@@ -36,11 +36,12 @@ body.waits-for-file [data-testid=submit-button] {animation: waits 1s infinite al
 HEAD = """<script>
 (() => {
   const SUBMIT = '[data-testid=submit-button]';
-  let uploads = 0, failed = false, waiting = false;
+  let uploads = 0, chosen = 0, failed = false, waiting = false;
   const fetched = window.fetch;
   window.fetch = async (...args) => {
     if (!/\\/upload([?]|$)/.test(String(args[0]?.url ?? args[0]))) return fetched(...args);
     uploads += 1;
+    chosen = 0;
     try {
       const answer = await fetched(...args);
       failed ||= !answer.ok;
@@ -55,7 +56,11 @@ HEAD = """<script>
   };
   // The button that ends a recording; it stays until the recording has come to the server. Pressed again, it drops it.
   const recorder = () => document.querySelector('.recording-overlay:not(.has-audio) .stop-button');
-  const early = () => uploads > 0 || recorder() !== null;
+  const early = () => uploads > 0 || recorder() !== null || Date.now() - chosen < 1000;
+  const choose = ({target, dataTransfer, clipboardData}) => {  // a moment before the upload begins
+    if ((target?.type === 'file' ? target : dataTransfer ?? clipboardData)?.files?.length) chosen = Date.now();
+  };
+  for (const event of ['change', 'drop', 'paste']) window.addEventListener(event, choose, true);
   const goOn = () => {
     if (early()) return void setTimeout(goOn, 100);
     waiting = false;

@@ -13,7 +13,9 @@ from mllm.audio import load_audio
 from mllm.score import SUFFIXES, read_score, to_abc
 from mllm.sound_files import sound_file
 
-AS_IT_IS = 16_000_000  # bytes of a recording; a larger one is sent as the server will hear it, where that is smaller
+# Bytes of a recording, packed or not; a larger one is sent as the server will hear it, where that is smaller.
+MOST_PACKED, MOST_UNPACKED = 32_000_000, 4_000_000
+UNPACKED = (".wav", ".aif", ".aiff")
 MIDI = (".mid", ".midi")
 SOUNDS = {".wav": "wav", ".flac": "flac", ".ogg": "ogg", ".opus": "opus", ".mp3": "mp3", ".aif": "aiff",
           ".aiff": "aiff"}  # fmt: skip
@@ -48,11 +50,12 @@ def _score(file: Path) -> dict[str, Any]:
 
 
 def _recording(file: Path, sampling_rate: int) -> tuple[bytes, str]:
-    if file.stat().st_size > AS_IT_IS:
+    suffix, size = file.suffix.lower(), file.stat().st_size
+    if size > (MOST_UNPACKED if suffix in UNPACKED else MOST_PACKED):
         small = _as_heard(file, sampling_rate)
-        if len(small) < file.stat().st_size:
+        if len(small) < size:
             return small, "flac"
-    return file.read_bytes(), SOUNDS.get(file.suffix.lower(), "wav")
+    return file.read_bytes(), SOUNDS.get(suffix, "wav")
 
 
 @lru_cache(maxsize=4)  # half an hour is some 40 MB
