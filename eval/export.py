@@ -2,8 +2,10 @@
 
 `python -m mllm.eval.export theory --data runs/data/mini --output runs/export/theory`
 
-A parquet file a split, with everything inside: prompts in the house format and as chat messages without sound, options,
-the truth, and the recordings' bytes under names that say nothing; a README with licences and how each field is read.
+A parquet file a split, with everything inside: prompts in the house format and in words, options, the truth, and the
+recordings' bytes under names that say nothing; a README with licences and what each field is. Where answers are words,
+also the task as lmms-eval takes it and, where nothing is heard, as lm-evaluation-harness does
+(docs/other_harnesses.md).
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+import yaml
 
 from mllm.errors import MllmError
 from mllm.eval.controls import without_names
@@ -63,6 +66,8 @@ def export(
     licences = _licences(data, split)
     rows = [_row(task, item, licences) for item in items]
     write_whole(output / "data" / f"{split}.parquet", _parquet(rows))
+    for file, text in _harnesses(task, items, rows, output, split).items():
+        write_whole(output / file, text)
     write_whole(readme, _readme(task, rows, data, split))
     return len(rows)
 
@@ -138,12 +143,14 @@ def _parquet(rows: Sequence[dict[str, Any]]) -> bytes:
 def _readme(task: Task, rows: Sequence[dict[str, Any]], data: Path, split: str) -> str:
     licences = Counter(row["licence"] for row in rows)
     single = next(iter(licences)) if len(licences) == 1 else "other"
-    head = ["---", f"license: {single}", f"pretty_name: {json.dumps(f'mllm task {task.name}')}", "configs:",
-            "- config_name: default", "  data_files:", f"  - split: {split}", f"    path: data/{split}.parquet", "---"]  # fmt: skip
+    head = [
+        "---", f"license: {single}", f"pretty_name: {json.dumps(f'mllm task {task.name}')}", "configs:",
+        "- config_name: default", "  data_files:", f"  - split: {split}", f"    path: data/{split}.parquet", "---",
+    ]  # fmt: skip
     lines = [
         *head, "", f"# {task.title}", "",
-        f"{len(rows)} questions of the mllm task {task.name}, version {task.version}, split `{split}`. An answer is cut "
-        f"at {task.max_new_tokens} tokens. The scorer is `mllm.eval.tasks.TASKS[{task.name!r}].score`.", "",
+        f"{len(rows)} questions of the mllm task {task.name}, version {task.version}, split `{split}`. An answer is "
+        f"cut at {task.max_new_tokens} tokens. The scorer is `mllm.eval.tasks.TASKS[{task.name!r}].score`.", "",
         "```python", "from datasets import load_dataset", "", 'questions = load_dataset("THIS_FOLDER")', "```", "",
         "| field | what |", "|---|---|",
         "| id | unique; results of two models are paired by it |",
@@ -159,6 +166,52 @@ def _readme(task: Task, rows: Sequence[dict[str, Any]], data: Path, split: str) 
         f"Made by `python -m mllm.eval.export {task.name}` from data with sha256 `{data_hash(data)}`.", "",
     ]  # fmt: skip
     return "\n".join(lines)
+
+
+def _harnesses(
+    task: Task, items: Sequence[Item], rows: Sequence[dict[str, Any]], output: Path, split: str
+) -> dict[str, str]:
+    """Name -> text of the files by which other harnesses read this folder, at the place where it stands now."""
+    if not all(isinstance(item.truth, str) for item in items):
+        return {}
+    name = f"mllm_{task.name}"
+    shared: dict[str, Any] = {
+        "task": name,
+        "dataset_path": "parquet",
+        "dataset_kwargs": {"data_files": {split: str((output / "data" / f"{split}.parquet").resolve())}},
+        "test_split": split,
+        "output_type": "generate_until",
+        "doc_to_text": "{{prompt}}",
+        "doc_to_target": "{{letter}}" if all(row["letter"] for row in rows) else "{{answer}}",
+    }
+    metadata = {"version": task.version}
+    ask = shared | {
+        "generation_kwargs": {"max_new_tokens": task.max_new_tokens, "temperature": 0},
+        "metric_list": [{"metric": "right", "aggregation": "mean", "higher_is_better": True}],
+        "metadata": [metadata],
+    }
+    functions = "".join(
+        f"{field}: !function lmms_questions.{function}\n"
+        for field, function in (
+            ("doc_to_visual", "sounds"),
+            ("doc_to_messages", "messages"),
+            ("process_results", "judge"),
+        )
+    )
+    files = {
+        f"lmms_eval/{name}.yaml": yaml.safe_dump(ask, sort_keys=False, allow_unicode=True) + functions,
+        "lmms_eval/lmms_questions.py": Path(__file__).with_name("lmms_questions.py").read_text(encoding="utf-8"),
+    }
+    if not any(row["audio"] for row in rows) and all(len(json.loads(row["messages"])) == 1 for row in rows):
+        match = {"metric": "exact_match", "aggregation": "mean", "higher_is_better": True, "ignore_case": True,
+                 "ignore_punctuation": False, "regexes_to_ignore": [r"[.\s]+$", r"^\s+"]}  # fmt: skip
+        written = shared | {
+            "generation_kwargs": {"until": [], "do_sample": False, "max_gen_toks": task.max_new_tokens},
+            "metric_list": [match],
+            "metadata": metadata,
+        }
+        files[f"lm_eval/{name}.yaml"] = yaml.safe_dump(written, sort_keys=False, allow_unicode=True)
+    return files
 
 
 def main(

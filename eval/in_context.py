@@ -86,7 +86,7 @@ def measure(
     tasks = _tasks(episodes, fixed_words(data, split), shots, split, seed)
     plain = {name: task for name, task in tasks.items() if name.endswith("plain")}
     altered = {name: task for name, task in tasks.items() if name not in plain and task.items(data, split, None, seed)}
-    same = {"split": split, "seed": seed, "tools": False}
+    same: Any = {"split": split, "seed": seed, "tools": False}
     evaluate(asked, list(plain), data, output / "plain", conditions=("model", "silence"), registry=plain, **same)
     records = _records(output / "plain")
     if altered:

@@ -31,12 +31,13 @@ def sounding(waveform: np.ndarray) -> np.ndarray:
 def music21_key(features: np.ndarray, truths: Sequence[Any]) -> Estimator:
     """music21's analysis with the profiles of Temperley, Kostka and Payne of notes as long as each class sounds."""
     from music21 import note, stream
+    from music21.analysis.discrete import TemperleyKostkaPayne
 
     def estimate(seconds: np.ndarray) -> str:
         heard = stream.Stream([note.Note(60 + i, quarterLength=float(s)) for i, s in enumerate(seconds) if s > 0])
         if not len(heard):
             return "C major"
-        found = heard.analyze("key.temperleyKostkaPayne")
+        found = TemperleyKostkaPayne(heard).getSolution(heard)
         return Key.of(found.tonic.pitchClass, found.mode).name
 
     return estimate
