@@ -1,9 +1,14 @@
 """What tests of several rooms need."""
 
 import os
+import signal
 import subprocess
 
 import pytest
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # Started in the background of a shell. What tests start would ignore Ctrl-C too, and some are about that.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 if "PYTEST_XDIST_WORKER" in os.environ:
     # As many workers as cores: with a thread for each core in each of them, and in what they start, all wait for all.
