@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from mllm.abc_validation import split_header
 from mllm.data_recipes.row import Message, Turn, messages
 from mllm.data_recipes.templates import wordings
 from mllm.data_recipes.tune import Bar, Tune, key_name
@@ -50,10 +51,9 @@ class Written:
 
 def written(score: Score) -> Written:
     """The ABC text of a score of one voice without a name, without its title."""
-    lines = to_abc(score, title=False).rstrip("\n").split("\n")
-    last = next(i for i, line in enumerate(lines) if line.startswith("K:"))
-    music = " ".join(lines[last + 1 :]).removesuffix("|]")
-    return Written("\n".join(lines[: last + 1]), tuple(bar.strip() for bar in music.split("|")))
+    head, bars = split_header(to_abc(score, title=False))
+    music = bars.rstrip("\n").replace("\n", " ").removesuffix("|]")
+    return Written(head.rstrip("\n"), tuple(bar.strip() for bar in music.split("|")))
 
 
 def melody_of(bars: Sequence[Bar], tune: Tune, shift: int = 0) -> Score:

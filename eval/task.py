@@ -10,6 +10,7 @@ from typing import Any, Protocol
 
 from mllm.errors import MllmError
 from mllm.eval.item import Item
+from mllm.eval.metrics.multiple_choice import read_choice
 
 Facts = dict[str, Any]
 Messages = list[dict[str, Any]]
@@ -38,6 +39,17 @@ class Verdict:
     parsed: Any
     score: float
     extras: Mapping[str, float] = field(default_factory=dict)
+
+
+def exact(parsed: Any, item: Item) -> Verdict:
+    """What was read out of an answer is right where it is the item's truth."""
+    return Verdict(parsed, float(parsed == item.truth))
+
+
+def chosen(answer: str, item: Item) -> Verdict:
+    """One of the item's options, by letter or words; see `read_choice`."""
+    place = read_choice(answer, item.options)
+    return exact(None if place is None else item.options[place], item)
 
 
 class Tool(Protocol):

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from mllm.abc_validation import split_header
 from mllm.chat import MusicLM, Source
 from mllm.errors import PromptError, ScoreError
 from mllm.score import Score, read_abc, read_score, to_abc
@@ -61,7 +62,7 @@ def match(music: MusicLM, recording: Source, scores: Sequence[str | Path | Score
         score = _read(given)
         if not score.notes:
             raise ScoreError(f"score {number}: has no note to weigh")
-        head, body = _parts(to_abc(score, title=False))
+        head, body = (part.rstrip("\n") for part in split_header(to_abc(score, title=False)))
         question = {"type": "text", "text": QUESTION.format(head=head)}
         heard, unheard = (
             loglikelihood(music, [{"role": "user", "content": [{"type": "audio", "audio": sound}, question]}], body)
@@ -91,10 +92,3 @@ def _read(given: str | Path | Score) -> Score:
     if isinstance(given, Score):
         return given
     return read_abc(given) if isinstance(given, str) and "\n" in given.strip() else read_score(given)
-
-
-def _parts(abc: str) -> tuple[str, str]:
-    """Header and bars, as transcription is trained."""
-    lines = abc.rstrip("\n").split("\n")
-    first = next(i for i, line in enumerate(lines) if line.startswith("K:")) + 1
-    return "\n".join(lines[:first]), "\n".join(lines[first:])

@@ -39,6 +39,14 @@ class _Layer(CacheLayerMixin):
     def update(
         self, key_states: torch.Tensor, value_states: torch.Tensor, *args: Any, **kwargs: Any
     ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Write new keys and values where the room says; returns all of the rows up to the longest one's new end.
+
+        Args:
+            key_states, value_states: [rows, heads, tokens, head size]; more than one token only where there is one row.
+
+        Returns:
+            Two views [rows, heads, places, head size]; what lies behind a shorter row's end is none of its own.
+        """
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
         assert self.keys is not None and self.values is not None

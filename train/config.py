@@ -102,36 +102,35 @@ class DataConfig(Settings):
     """Rows that are mixed (and packed) together when streaming."""
 
 
-class WarmupConfig(Settings):
-    """Projector warm-up on facts, without the language model (`mllm.train.warmup`)."""
+class ProjectorFit(Settings):
+    """Training of a projector under throw-away heads, without the language model (`mllm.train.projector_fit`)."""
 
     epochs: int = 20
     batch_size: int = 64
     learning_rate: float = 1e-3
     weight_decay: float = 0.02
-    word_weight: float = 1.0
-    """Of the loss under the language model's own word embeddings; 0 leaves it out."""
     pitch_shift: int = 6
-    """Semitones that note features are rolled by, and the key label with them."""
+    """Semitones that note features are rolled by, and what depends on them with them."""
     frame_dropout: float = 0.15
     """Share of frames that are silenced; far cheaper on a CPU than dropout in the layers."""
     seed: int = 0
 
 
-class NoteWarmupConfig(Settings):
-    """Warm-up of a projector's time tokens on the notes of melodies (`mllm.train.note_warmup`)."""
+class WarmupConfig(ProjectorFit):
+    """Projector warm-up on facts (`mllm.train.warmup`)."""
+
+    word_weight: float = 1.0
+    """Of the loss under the language model's own word embeddings; 0 leaves it out."""
+
+
+class NoteWarmupConfig(ProjectorFit):
+    """Warm-up of a projector's time tokens on the notes of melodies (`mllm.train.note_warmup`); half of the recordings
+    are rolled."""
 
     epochs: int = 10
-    batch_size: int = 64
-    learning_rate: float = 1e-3
-    weight_decay: float = 0.02
+    frame_dropout: float = 0.1
     keep_weight: float = 20.0
     """Of what the summary tokens said before."""
-    pitch_shift: int = 6
-    """Semitones that note features are rolled by, half of the time."""
-    frame_dropout: float = 0.1
-    """Share of frames that are silenced."""
-    seed: int = 0
 
 
 class SampleSettings(Settings):

@@ -10,10 +10,7 @@ what its summary tokens said before they have to say still, so what was learned 
 from __future__ import annotations
 
 import copy
-import json
-import os
 import sys
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -21,16 +18,15 @@ from typing import Any
 import numpy as np
 import torch
 from rich.console import Console
-from safetensors.torch import save_file
 from torch import nn
 
 from mllm.rows import is_whole_clip, iter_rows, row_audios
 from mllm.train.config import ConfigError, NoteWarmupConfig, TrainConfig, cache_folder
 from mllm.train.feature_cache import FeatureCache
 from mllm.train.note_targets import NoteHeads, NoteTargets
-from mllm.train.tuned_model import PROJECTOR_FILE, build_model, inner_model, trained_projector
+from mllm.train.projector_fit import first_windows, fit, save_projector, silence_frames
+from mllm.train.tuned_model import build_model, inner_model, trained_projector
 from mllm.train.warmup import roll_pitch, semitone_blocks, set_feature_statistics
-from mllm.whole_files import write_whole
 
 
 def melodies(path: str | Path, split: str, limit: int | None = None) -> dict[str, dict[str, Any]]:
@@ -61,43 +57,34 @@ def train_time_tokens(
     torch.manual_seed(settings.seed)
     before = copy.deepcopy(projector).eval().requires_grad_(False)
     features, targets = train
-    parameters = [*projector.parameters(), *heads.parameters()]
-    optimizer = torch.optim.AdamW(parameters, settings.learning_rate, weight_decay=settings.weight_decay)
-    batch_size = min(settings.batch_size, len(features))
-    steps = settings.epochs * (len(features) // batch_size)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, settings.learning_rate, max(steps, 2), pct_start=0.1)
     reach = settings.pitch_shift if blocks else 0
-    scores: dict[str, float] = {}
-    for epoch in range(settings.epochs):
-        projector.train()
-        start, total, kept = time.monotonic(), 0.0, 0.0
-        order = torch.randperm(len(features))
-        for index in order[: len(order) // batch_size * batch_size].split(batch_size):
-            batch = torch.from_numpy(features[index.numpy()]).float()
-            shift = torch.randint(-reach, reach + 1, (len(batch),))
-            shift[torch.rand(len(shift)) < 0.5] = 0  # letters are asked of these
-            batch = roll_pitch(batch, shift, blocks)
-            with torch.autocast("cpu", torch.bfloat16):
-                with torch.no_grad():
-                    was = before(batch)[:, :summary_tokens].float()
-                batch *= torch.rand(batch.shape[:2])[..., None] > settings.frame_dropout
-                tokens = projector(batch).float()
-            keep = (tokens[:, :summary_tokens] - was).square().mean() / was.var()
-            loss = targets.losses(heads(tokens[:, summary_tokens:]), index, shift) + settings.keep_weight * keep
-            optimizer.zero_grad()
-            loss.backward()
-            nn.utils.clip_grad_norm_(parameters, 1.0)
-            optimizer.step()
-            schedule.step()
-            total += float(loss.detach())
-            kept += float(keep.detach())
-        scores = evaluate(projector, before, heads, *validation, summary_tokens)
-        batches = len(order) // batch_size
-        took = time.monotonic() - start
-        console.print(
-            f"epoch {epoch + 1}: loss {total / batches:.3f} (kept {kept / batches:.4f}) {scores} {took:.0f} s"
-        )
-    return scores
+
+    def step(batch: torch.Tensor, index: torch.Tensor) -> dict[str, torch.Tensor]:
+        shift = torch.randint(-reach, reach + 1, (len(batch),))
+        shift[torch.rand(len(shift)) < 0.5] = 0  # letters are asked of these
+        batch = roll_pitch(batch, shift, blocks)
+        with torch.autocast("cpu", torch.bfloat16):
+            with torch.no_grad():
+                was = before(batch)[:, :summary_tokens].float()
+            tokens = projector(silence_frames(batch, settings.frame_dropout)).float()
+        moved = _moved(tokens[:, :summary_tokens], was)
+        loss = targets.losses(heads(tokens[:, summary_tokens:]), index, shift) + settings.keep_weight * moved
+        return {"loss": loss, "moved": moved}
+
+    return fit(
+        projector,
+        [*projector.parameters(), *heads.parameters()],
+        features,
+        step,
+        lambda: evaluate(projector, before, heads, *validation, summary_tokens),
+        settings,
+        console,
+    )
+
+
+def _moved(tokens: torch.Tensor, before: torch.Tensor) -> torch.Tensor:
+    """How far tokens went from what they were, of their spread."""
+    return (tokens - before).square().mean() / before.var()
 
 
 @torch.no_grad()
@@ -116,7 +103,7 @@ def evaluate(
         batch = torch.from_numpy(chunk).float()
         tokens, was = projector(batch).float(), before(batch)[:, :summary_tokens].float()
         said.append(heads(tokens[:, summary_tokens:]))
-        moved.append(float((tokens[:, :summary_tokens] - was).square().mean() / was.var()))
+        moved.append(float(_moved(tokens[:, :summary_tokens], was)))
     logits = {name: torch.cat([one[name] for one in said]) for name in said[0]}
     return targets.accuracy(logits) | {"moved": round(float(np.mean(moved)), 4)}
 
@@ -139,11 +126,8 @@ def warm_up(config: TrainConfig, output_dir: str | Path, console: Console | None
         facts = melodies(config.data.path, split, limit)
         if not facts:
             raise ConfigError(f"{config.data.path}: no {split} rows with `notes` and `abc` of one recording")
-        cache.fill(list(facts))
-        # the first window holds the clip: clips are at most one window long
-        features = np.stack([cache.load(audio)[0] for audio in facts])
         loaded[split] = (
-            features,
+            first_windows(cache, list(facts)),
             NoteTargets(list(facts.values()), shape.time_tokens, shape.frames_per_token, rate),
         )
         console.print(f"{split}: {len(facts)} recordings")
@@ -154,14 +138,7 @@ def warm_up(config: TrainConfig, output_dir: str | Path, console: Console | None
     if not config.model.adapter:
         set_feature_statistics(projector, train[0])
     scores = train_time_tokens(projector, heads, train, validation, settings, shape.summary_tokens, console, blocks)
-    output_dir = Path(output_dir)
-    output_dir.mkdir(parents=True, exist_ok=True)
-    partial = output_dir / f"{PROJECTOR_FILE}.partial"
-    save_file({k: v.contiguous() for k, v in projector.state_dict().items()}, partial)
-    os.replace(partial, output_dir / PROJECTOR_FILE)
-    record = {"validation": scores, "clips": len(train[0]), "settings": settings.model_dump()}
-    write_whole(output_dir / "warmup.json", json.dumps(record, indent=1) + "\n")
-    return record
+    return save_projector(projector, output_dir, scores, len(train[0]), settings)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

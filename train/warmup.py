@@ -10,10 +10,7 @@ with them, which gives every clip more than one key.
 
 from __future__ import annotations
 
-import json
-import os
 import sys
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -21,7 +18,6 @@ from typing import Any
 import numpy as np
 import torch
 from rich.console import Console
-from safetensors.torch import save_file
 from torch import nn
 from transformers import PreTrainedConfig
 
@@ -33,6 +29,7 @@ from mllm.towers.stack import StackConfig
 from mllm.train.config import ConfigError, TrainConfig, WarmupConfig, cache_folder
 from mllm.train.fact_heads import MODES, FactHeads, Facts, WordHeads, answer_words
 from mllm.train.feature_cache import FeatureCache
+from mllm.train.projector_fit import first_windows, fit, save_projector, silence_frames
 
 SUMMARY_TOKENS = 8  # that the heads read
 
@@ -95,37 +92,21 @@ def train_projector(
     torch.manual_seed(settings.seed)
     features, facts = train
     set_feature_statistics(projector, features)
-    parameters = [*projector.parameters(), *heads.parameters(), *words.parameters()]
-    optimizer = torch.optim.AdamW(parameters, settings.learning_rate, weight_decay=settings.weight_decay)
-    batch_size = min(settings.batch_size, len(features))
     reach = settings.pitch_shift if blocks else 0
-    steps = settings.epochs * (len(features) // batch_size)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, settings.learning_rate, max(steps, 2), pct_start=0.1)
-    scores: dict[str, float] = {}
-    for epoch in range(settings.epochs):
-        projector.train()
-        start, total = time.monotonic(), 0.0
-        order = torch.randperm(len(features))
-        for index in order[: len(order) // batch_size * batch_size].split(batch_size):
-            batch = torch.from_numpy(features[index.numpy()]).float()
-            shift = torch.randint(-reach, reach + 1, (len(batch),))
-            batch = roll_pitch(batch, shift, blocks)
-            batch *= torch.rand(batch.shape[:2])[..., None] > settings.frame_dropout
-            with torch.autocast("cpu", torch.bfloat16):
-                tokens = projector(batch)
-            tokens = tokens.float()
-            loss = facts.loss(heads(tokens), index, shift)
-            loss = loss + settings.word_weight * facts.word_loss(words(tokens), index, shift)
-            optimizer.zero_grad()
-            loss.backward()
-            nn.utils.clip_grad_norm_(parameters, 1.0)
-            optimizer.step()
-            schedule.step()
-            total += float(loss.detach())
-        scores = evaluate(projector, heads, words, *validation)
-        rate = total / (len(order) // batch_size)
-        console.print(f"epoch {epoch + 1}: loss {rate:.3f} {scores} {time.monotonic() - start:.0f} s")
-    return scores
+
+    def step(batch: torch.Tensor, index: torch.Tensor) -> dict[str, torch.Tensor]:
+        shift = torch.randint(-reach, reach + 1, (len(batch),))
+        batch = silence_frames(roll_pitch(batch, shift, blocks), settings.frame_dropout)
+        with torch.autocast("cpu", torch.bfloat16):
+            tokens = projector(batch)
+        tokens = tokens.float()
+        loss = facts.loss(heads(tokens), index, shift)
+        return {"loss": loss + settings.word_weight * facts.word_loss(words(tokens), index, shift)}
+
+    parameters = [*projector.parameters(), *heads.parameters(), *words.parameters()]
+    return fit(
+        projector, parameters, features, step, lambda: evaluate(projector, heads, words, *validation), settings, console
+    )
 
 
 @torch.no_grad()
@@ -167,10 +148,7 @@ def warm_up(config: TrainConfig, output_dir: str | Path, console: Console | None
     for name, facts in clips.items():
         if not facts:
             raise ConfigError(f"{config.data.path}: no {name} rows with `facts` about one recording to learn from")
-        cache.fill(list(facts))
-        # the first window holds the clip: clips are at most one window long
-        features = np.stack([cache.load(audio)[0] for audio in facts])
-        loaded[name] = (features, Facts(list(facts.values()), names, spellings))
+        loaded[name] = (first_windows(cache, list(facts)), Facts(list(facts.values()), names, spellings))
         console.print(f"{name}: {len(facts)} clips")
     projector = model.model.projector
     torch.manual_seed(config.warmup.seed)
@@ -182,14 +160,7 @@ def warm_up(config: TrainConfig, output_dir: str | Path, console: Console | None
         projector, loaded["train"], loaded["validation"], heads, words, config.warmup, console, blocks
     )
     match_embedding_scale(model, loaded["train"][0][:64])
-    output_dir = Path(output_dir)
-    output_dir.mkdir(parents=True, exist_ok=True)
-    partial = output_dir / "projector.safetensors.partial"
-    save_file({k: v.contiguous() for k, v in projector.state_dict().items()}, partial)
-    os.replace(partial, output_dir / "projector.safetensors")
-    record = {"validation": scores, "clips": len(loaded["train"][0]), "settings": config.warmup.model_dump()}
-    (output_dir / "warmup.json").write_text(json.dumps(record, indent=1) + "\n")
-    return record
+    return save_projector(projector, output_dir, scores, len(loaded["train"][0]), config.warmup)
 
 
 @torch.no_grad()

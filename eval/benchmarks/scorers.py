@@ -15,12 +15,12 @@ from mllm.eval.item import Item
 from mllm.eval.metrics.beats import beat_scores, read_times
 from mllm.eval.metrics.captions import sacre_scores
 from mllm.eval.metrics.key import read_key, weighted_score
-from mllm.eval.metrics.multiple_choice import read_choice, read_label
+from mllm.eval.metrics.multiple_choice import read_label
 from mllm.eval.metrics.regression import read_rating, regression_scores
 from mllm.eval.metrics.retrieval import retrieval_scores
 from mllm.eval.metrics.tags import tag_scores
 from mllm.eval.metrics.text_similarity import minilm
-from mllm.eval.task import Overall, Verdict, truth_in_words
+from mllm.eval.task import Overall, Verdict, chosen, exact, truth_in_words
 
 LOG = logging.getLogger("mllm.eval")
 Records = list[dict[str, Any]]
@@ -43,15 +43,8 @@ class Scorer:
     guess: Callable[[Item], str | None] = truth_in_words
 
 
-def _choice(answer: str, item: Item) -> Verdict:
-    chosen = read_choice(answer, item.options)
-    parsed = None if chosen is None else item.options[chosen]
-    return Verdict(parsed, float(parsed == item.truth))
-
-
 def _label(answer: str, item: Item) -> Verdict:
-    said = read_label(answer, item.meta["labels"])
-    return Verdict(said, float(said == item.truth))
+    return exact(read_label(answer, item.meta["labels"]), item)
 
 
 def _key(answer: str, item: Item) -> Verdict:
@@ -161,7 +154,7 @@ def _references(truth: Any) -> Sequence[str]:
 
 
 SCORERS: dict[str, Scorer] = {
-    "choice": Scorer("the one option", _choice, tokens=32),
+    "choice": Scorer("the one option", chosen, tokens=32),
     "label": Scorer("the one label", _label),
     "key": Scorer("MIREX-weighted", _key),
     "beats": Scorer("F-measure of beats, 70 ms", _beats, tokens=512, guess=lambda item: None),

@@ -12,7 +12,7 @@ import numpy as np
 
 from mllm.eval.data import EvalClip, read_clips
 from mllm.eval.item import Item
-from mllm.eval.task import EvalError, Task, Verdict, refuses
+from mllm.eval.task import EvalError, Task, Verdict, exact, refuses
 from mllm.eval.tasks import verify
 
 COUNT = 120
@@ -66,11 +66,9 @@ def _pair(clips: list[EvalClip], of: str, yes: bool, rng: np.random.Generator) -
 def score(answer: str, item: Item) -> Verdict:
     """yes or no, first or second; two of them are none."""
     if item.strata["of"] != "faster":
-        parsed = verify.read(answer)
-        return Verdict(parsed, float(parsed == item.truth))
+        return verify.score(answer, item)
     named = {word.lower() for word in _PLACE.findall(answer)}
-    parsed = named.pop() if len(named) == 1 and not refuses(answer) else None
-    return Verdict(parsed, float(parsed == item.truth))
+    return exact(named.pop() if len(named) == 1 and not refuses(answer) else None, item)
 
 
 TASK = Task("compare", "two recordings compared", items, score)

@@ -12,7 +12,7 @@ import numpy as np
 
 from mllm.eval.data import rows_of_task
 from mllm.eval.item import Item
-from mllm.eval.task import Task, Verdict
+from mllm.eval.task import Task, Verdict, exact
 from mllm.eval.tasks import key, metre
 from mllm.rows import row_audios
 
@@ -61,7 +61,7 @@ def score(answer: str, item: Item) -> Verdict:
     parsed = key.parse(answer) if of == "key" else metre.parse(answer)
     if of == "key":
         return Verdict(parsed, float(parsed is not None and key.split(parsed) == key.split(item.truth)))
-    return Verdict(parsed, float(parsed == item.truth))
+    return exact(parsed, item)
 
 
 TASK = Task("structure", "what happens when (long recordings)", items, score, max_new_tokens=40)

@@ -6,7 +6,7 @@ import re
 
 from mllm.eval.item import Item
 from mllm.eval.row_tasks import answer_of, row_task
-from mllm.eval.task import Verdict
+from mllm.eval.task import Verdict, exact
 from mllm.rows import Row
 
 _YES_OR_NO = re.compile(r"\W*(yes|no)\b", re.IGNORECASE)
@@ -24,8 +24,7 @@ def truth(row: Row) -> str | None:
 
 
 def score(answer: str, item: Item) -> Verdict:
-    parsed = read(answer)
-    return Verdict(parsed, float(parsed == item.truth))
+    return exact(read(answer), item)
 
 
 TASK = row_task(

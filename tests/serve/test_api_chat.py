@@ -3,17 +3,12 @@
 import json
 
 import pytest
+from client_suite import SCHEMA
 from live import MODEL, TUNE, asking, audio_part, based, clip, score_part, tiny_music
 
 from mllm.score import read_abc, to_midi, to_musicxml
 
 TOKENS = 6
-SCHEMA = {
-    "type": "object",
-    "properties": {"key": {"enum": ["C", "G", "D"]}, "bars": {"type": "integer", "minimum": 0, "maximum": 9}},
-    "required": ["key", "bars"],
-    "additionalProperties": False,
-}
 TOOL = {"type": "function", "function": {"name": "play", "description": "Play a tune.", "parameters": SCHEMA}}
 OTHER = {"type": "function", "function": {"name": "stop"}}
 
