@@ -93,15 +93,14 @@ class Handler(BaseHTTPRequestHandler):
             reply = json.dumps({"choices": [{"message": {"role": "assistant", "content": content}}]}).encode()
             if model == "no-completion":
                 reply = b"<html>"
+            with server.lock:  # before the answer is out: its client may ask again before this thread goes on
+                server.running -= 1
             self.send_response(refused or 200)
             self.send_header("content-length", str(len(reply)))
             self.end_headers()
             self.wfile.write(reply)
         except (BrokenPipeError, ConnectionResetError):
             pass
-        finally:
-            with server.lock:
-                server.running -= 1
 
 
 @pytest.fixture
