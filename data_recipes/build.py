@@ -82,7 +82,7 @@ def _build(config: Mixture, store: Store, workers: int, limit: int | None) -> st
     began = time.monotonic()
     console = Console(stderr=True)
     with _progress(console) as bar:
-        found = Ingredients.find(config, workers, _reporter(bar))
+        found = Ingredients.find(config, workers, _reporter(bar, console))
     told = dict(found.left_out)
     _tell_left_out(console, told)
     try:
@@ -132,13 +132,16 @@ def _progress(console: Console) -> Progress:
     )
 
 
-def _reporter(bar: Progress) -> Any:
+def _reporter(bar: Progress, console: Console) -> Any:
+    """Shows how far reading is; where no bar can be seen, a line each tenth."""
     tasks: dict[str, Any] = {}
 
     def report(what: str, done: int, total: int) -> None:
         if what not in tasks:
-            tasks[what] = bar.add_task(what, total=total)
+            tasks[what] = bar.add_task(what, total=total, visible=console.is_terminal)
         bar.update(tasks[what], completed=done)
+        if not console.is_terminal and done * 10 // total > (done - 1) * 10 // total:
+            console.print(f"{what}: {done}/{total}", highlight=False)
 
     return report
 

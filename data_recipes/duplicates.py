@@ -28,6 +28,10 @@ _BLOCK = 1 << 18
 _CROWD = 64
 """Of the rows that share a hash, one row is compared with so many before it: common hashes stay cheap, and the copies
 of a much copied row still form a chain."""
+_HELD_CROWD = 1024
+"""The same of held-out rows, the most held-out first: a tune in training that a test has is no matter of chance."""
+_TOGETHER = 1 << 24
+"""Pairs that are counted together."""
 
 
 SHINGLES = 6
@@ -135,13 +139,17 @@ class _Pile:
         self.file.close()
 
 
-def find_duplicates(prints: Prints, shapes: Prints | None = None, budget: int = _BUDGET) -> list[Pair]:
+def find_duplicates(
+    prints: Prints, shapes: Prints | None = None, budget: int = _BUDGET, held: Sequence[int] | None = None
+) -> list[Pair]:
     """Pairs of rows that are nearly the same, sorted by (a, b).
 
     Args:
         prints: landmarks of audio, or shingles of notes, of less than 2**32 rows; empty ones have no duplicate.
         shapes: of audio, the shapes of the same rows.
         budget: most entries of the index.
+        held: of each row, how held-out it is, 0 for training: with the most held-out rows all others are compared,
+            however many share a hash with them (up to `_HELD_CROWD`).
     """
     if prints.audio and (shapes is None or len(shapes) != len(prints)):
         raise ValueError("landmarks are compared together with the shapes of the same rows")
@@ -150,7 +158,7 @@ def find_duplicates(prints: Prints, shapes: Prints | None = None, budget: int = 
     # Of a sample of the hashes two copies share fewer, with some scatter.
     least = least if share == 1 else max(2, int(least * share / 2))
     found: list[Pair] = []
-    for a, b in _candidates(prints, share, least):
+    for a, b in _candidates(prints, share, least, np.zeros(len(prints), int) if held is None else np.array(held, int)):
         if shapes is None:
             shared = len(np.intersect1d(prints[a], prints[b], assume_unique=True))
             score = shared / min(len(prints[a]), len(prints[b]))
@@ -163,41 +171,90 @@ def find_duplicates(prints: Prints, shapes: Prints | None = None, budget: int = 
     return sorted(found)
 
 
-def _index(prints: Prints, share: float) -> np.ndarray:
-    """All entries in one sorted array, made in its place."""
+def _index(prints: Prints, share: float, rank: np.ndarray) -> np.ndarray:
+    """All entries in one sorted array, made in its place; rows by their rank."""
     sizes = [len(prints.entries(first, last, share)) for first, last in prints.blocks()]
     index = np.empty(sum(sizes), np.uint64)
     at = 0
     for (first, last), size in zip(prints.blocks(), sizes, strict=True):
-        index[at : at + size] = prints.entries(first, last, share)
+        index[at : at + size] = _ranked(prints.entries(first, last, share), rank)
         at += size
     index.sort()
     return index
 
 
-def _candidates(prints: Prints, share: float, least: int) -> Iterator[tuple[int, int]]:
+_LOW, _HIGH = np.uint64(0xFFFFFFFF), np.uint64(32)
+
+
+def _ranked(entries: np.ndarray, rank: np.ndarray) -> np.ndarray:
+    return entries >> _HIGH << _HIGH | rank[entries & _LOW]
+
+
+def _candidates(prints: Prints, share: float, least: int, held: np.ndarray) -> Iterator[tuple[int, int]]:
     """Pairs a < b with at least `least` indexed hashes in common."""
-    index = _index(prints, share)
-    low = np.uint64(0xFFFFFFFF)
-    high = np.uint64(32)
+    rows = np.argsort(-held, kind="stable")
+    rank = np.empty(len(rows), np.uint64)
+    rank[rows] = np.arange(len(rows), dtype=np.uint64)
+    index = _index(prints, share, rank)
     for first, last in prints.blocks():
-        own = prints.entries(first, last, share)
-        at = np.searchsorted(index, own)
-        keys = []
-        for back in range(1, _CROWD + 1):
-            inside = at >= back
-            own, at = own[inside], at[inside]
-            other = index[at - back]
-            same = other >> high == own >> high
-            own, at = own[same], at[same]
-            if not len(own):
-                break
-            keys.append((own & low) << high | (other[same] & low))
-        if not keys:
-            continue
-        pairs, counts = np.unique(np.concatenate(keys), return_counts=True)
-        for pair in pairs[counts >= least]:
-            yield int(pair & low), int(pair >> high)
+        own = _ranked(prints.entries(first, last, share), rank)
+        shared = _Counter()
+        _with_those_before(own, index, shared)
+        _with_held_out(own, index, np.uint64((held > 0).sum()), shared)
+        for pair in shared.with_at_least(least):
+            one, other = int(rows[pair & _LOW]), int(rows[pair >> _HIGH])
+            yield min(one, other), max(one, other)
+
+
+class _Counter:
+    """How often each pair `rank << 32 | lower rank` was seen."""
+
+    def __init__(self) -> None:
+        self.pairs, self.counts = np.empty(0, np.uint64), np.empty(0, np.int64)
+        self._new: list[np.ndarray] = []
+
+    def add(self, pairs: np.ndarray) -> None:
+        self._new.append(pairs)
+        if sum(map(len, self._new)) > _TOGETHER:
+            self._count()
+
+    def _count(self) -> None:
+        pairs, counts = np.unique(np.concatenate([self.pairs[:0], *self._new]), return_counts=True)
+        if len(self.pairs):
+            both, places = np.unique(np.concatenate([self.pairs, pairs]), return_inverse=True)
+            counts = np.bincount(places, np.concatenate([self.counts, counts])).astype(np.int64)
+            pairs = both
+        self.pairs, self.counts, self._new = pairs, counts, []
+
+    def with_at_least(self, least: int) -> np.ndarray:
+        self._count()
+        return self.pairs[self.counts >= least]
+
+
+def _with_those_before(own: np.ndarray, index: np.ndarray, shared: _Counter) -> None:
+    at = np.searchsorted(index, own)
+    for back in range(1, _CROWD + 1):
+        inside = at >= back
+        own, at = own[inside], at[inside]
+        other = index[at - back]
+        same = other >> _HIGH == own >> _HIGH
+        own, at = own[same], at[same]
+        if not len(own):
+            break
+        shared.add((own & _LOW) << _HIGH | (other[same] & _LOW))
+
+
+def _with_held_out(own: np.ndarray, index: np.ndarray, held: np.uint64, shared: _Counter) -> None:
+    """With the most held-out rows of each hash, which come first in it, but for those compared already."""
+    at = np.searchsorted(index, own)
+    start = np.searchsorted(index, own >> _HIGH << _HIGH)
+    for step in range(_HELD_CROWD):
+        other = index[np.minimum(start + step, len(index) - 1)]
+        more = (start + step < at - _CROWD) & ((other & _LOW) < held)
+        own, at, start, other = own[more], at[more], start[more], other[more]
+        if not len(own):
+            break
+        shared.add((own & _LOW) << _HIGH | (other & _LOW))
 
 
 def likeness(a: np.ndarray, b: np.ndarray, shape_a: np.ndarray, shape_b: np.ndarray) -> float:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
 
 if TYPE_CHECKING:
     from mllm.chat import MusicLM
+
+ModelName = Annotated[str, typer.Option("--model", "-m", help="`mini`, or the folder of a checkpoint or adapter.")]
 
 
 def load_quietly(model: str, **options: Any) -> MusicLM:

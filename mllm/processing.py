@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -86,23 +87,28 @@ def read_conversation(messages: Sequence[dict[str, Any]], reserved: Sequence[str
         parts = [{"type": "text", "text": content}] if isinstance(content, str) else content
         if not isinstance(parts, list | tuple):
             raise PromptError(f"content must be a string or a list of parts, not {type(content).__name__}")
-        out.append({"role": message["role"], "content": [_read_part(part, audios, reserved) for part in parts]})
+        read = [_read_part(part, audios) for part in parts]
+        # neighbours stand together in the prompt, so a mark in two halves is a mark
+        said = "\0".join("".join(p["text"] for p in run) for is_text, run in groupby(read, _is_text) if is_text)
+        for token in reserved:
+            if token in said:
+                raise PromptError(f"the text holds {token!r}, which is reserved for the prompt's own marks: remove it")
+        out.append({"role": message["role"], "content": read})
     return Conversation(out, audios)
 
 
-def _read_part(part: dict[str, Any], audios: list[Any], reserved: Sequence[str]) -> dict[str, str]:
+def _is_text(part: dict[str, str]) -> bool:
+    return part["type"] == "text"
+
+
+def _read_part(part: dict[str, Any], audios: list[Any]) -> dict[str, str]:
     kind = part.get("type") if isinstance(part, dict) else None
     if kind not in PART_READERS:
         raise PromptError(f"content part of type {kind!r}: must be one of {', '.join(PART_READERS)}")
     if part.get(kind) is None:
         raise PromptError(f'a content part of type {kind!r} needs a field "{kind}"')
     text = PART_READERS[kind](part[kind], audios)
-    if kind == "audio":
-        return {"type": "audio"}
-    for token in reserved:
-        if token in text:
-            raise PromptError(f"the text holds {token!r}, which is reserved for the prompt's own marks: remove it")
-    return {"type": "text", "text": text}
+    return {"type": "audio"} if kind == "audio" else {"type": "text", "text": text}
 
 
 def _read_audio(source: Any, audios: list[Any]) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from functools import partial
 from importlib.metadata import version
@@ -15,7 +15,7 @@ from fastapi import APIRouter, FastAPI, Form, Security
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, PlainTextResponse, Response
 from fastapi.security import HTTPBearer
-from openai.types import Completion, CreateEmbeddingResponse, Embedding, Model
+from openai.types import Completion, CreateEmbeddingResponse, Embedding
 from openai.types.chat import ChatCompletion
 from openai.types.create_embedding_response import Usage
 from pydantic import BaseModel
@@ -31,20 +31,21 @@ from mllm.serve.fetching import Fetcher
 from mllm.serve.generation import Engine
 from mllm.serve.guard import Guard
 from mllm.serve.media import Shown
+from mllm.serve.model_card import ServedModel
 from mllm.serve.requests import ChatRequest, CompletionRequest, EmbeddingRequest
 from mllm.serve.running import ReaderLeft, while_connected
-from mllm.serve.serving import Serving, serving_of
+from mllm.serve.serving import Serving, serving_of, texts_of
 from mllm.serve.settings import ServeSettings
 from mllm.serve.transcription import TranscriptionForm, transcribe
 
 log = logging.getLogger(__name__)
-OWNER = "mllm"
 _ERRORS: dict[int | str, dict[str, Any]] = {
     status: {"model": ErrorReply, "description": words}
     for status, words in {
         400: "The request cannot be used; `param` says which part", 401: "No valid API key", 404: "No such model",
         408: "The body came too slowly", 413: "The body is too large", 429: "Busy; Retry-After says when to try again",
-        500: "The server failed", 501: "Not installed on this server", 503: "Going down", 504: "Deadline passed",
+        500: "The server failed", 501: "Not installed on this server", 502: "The server behind this one failed",
+        503: "Going down", 504: "Deadline passed",
     }.items()
 }  # fmt: skip
 _STREAM = {"text/event-stream": {"schema": {"description": "`data: ` and a chunk as JSON; the last is `data: [DONE]`"}}}
@@ -64,7 +65,7 @@ class ModelList(BaseModel):
     """What is served."""
 
     object: str
-    data: list[Model]
+    data: list[ServedModel]
 
 
 class Vector(Embedding):
@@ -96,18 +97,14 @@ async def metrics(request: Request) -> Response:
 @v1.get("/models")
 async def models(request: Request) -> ModelList:
     """The one model that is served."""
-    return ModelList(object="list", data=[_model(serving_of(request))])
+    return ModelList(object="list", data=[serving_of(request).card])
 
 
 @v1.get("/models/{model}")
-async def model(model: str, request: Request) -> Model:
+async def model(model: str, request: Request) -> ServedModel:
     """The model, by its id."""
     serving_of(request).check_model(model)
-    return _model(serving_of(request))
-
-
-def _model(serving: Serving) -> Model:
-    return Model(id=serving.model, created=serving.started, object="model", owned_by=OWNER)
+    return serving_of(request).card
 
 
 @v1.post("/chat/completions", response_model=ChatCompletion, responses={200: {"content": _STREAM}})
@@ -134,6 +131,7 @@ async def embeddings(body: EmbeddingRequest, request: Request) -> Response:
         content = [{"type": "text", "text": given}] if isinstance(given, str) else (
             await serving.media.parts(given, f"input[{number}]", Shown())
         )  # fmt: skip
+        serving.check_length(texts_of(content))
         work = serving.media.in_thread(serving.embedder.embed, content)
         try:
             vector, count = await while_connected(request, work)
@@ -161,7 +159,11 @@ async def transcriptions(form: Annotated[TranscriptionForm, Form()], request: Re
 
 
 def create_app(
-    engine: Engine, settings: ServeSettings, embedder: Embedder | None = None, fetcher: Fetcher | None = None
+    engine: Engine,
+    settings: ServeSettings,
+    embedder: Embedder | None = None,
+    fetcher: Fetcher | None = None,
+    about: Mapping[str, Any] | None = None,
 ) -> FastAPI:
     """The app.
 
@@ -170,8 +172,9 @@ def create_app(
         settings: limits and keys.
         embedder: for `/v1/embeddings`; without one that route says that it cannot.
         fetcher: of what `audio_url` names; None makes the one that the settings describe.
+        about: what `/v1/models` tells of the model, from `model_card.describe`.
     """
-    serving = Serving(engine, settings, embedder, fetcher)
+    serving = Serving(engine, settings, embedder, fetcher, about)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:

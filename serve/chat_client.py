@@ -6,23 +6,23 @@ import asyncio
 import re
 from collections.abc import AsyncGenerator, Iterator, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
-from urllib.parse import urlsplit
 
 import httpx
 import openai
 
 from mllm.errors import MllmError, PromptError
 from mllm.serve.chat_media import part_of
+from mllm.serve.model_card import ServedModel, read_card
+from mllm.serve.upstream import api_address, is_local
 
 MAX_ANSWER = 320  # tokens: nine of ten folk tunes take 100 to 300 as ABC
 RETRIES = 2  # of a question that the server did not take
 PAUSES = (2.0, 60.0)  # seconds, least and most, before a retry
 SAMPLING_RATE = 22_050  # Hz, of a server that does not say at what it listens; that of `mini`
 TIMEOUT = openai.Timeout(3600.0, connect=10.0)  # the server has a deadline; half an hour of music takes minutes to hear
-LARGE = 10_000_000  # bytes of a request for which a server may hang up rather than answer
 _PLACE = re.compile(r"messages\[(\d+)\]\.content\[(\d+)\]")
 _FAILURES = (openai.OpenAIError, httpx.HTTPError)  # the latter: openai 2 in the middle of a stream
 
@@ -60,23 +60,6 @@ class Reply:
     verdicts: list[dict[str, Any]] | None = None
 
 
-@dataclass(frozen=True)
-class ModelCard:
-    """Who answers.
-
-    Attributes:
-        name: what requests call the model.
-        licence: of the model; empty where the server does not say.
-        parts: licences of what it was made from.
-        sampling_rate: Hz at which it listens.
-    """
-
-    name: str
-    licence: str = ""
-    parts: tuple[str, ...] = field(default=())
-    sampling_rate: int = SAMPLING_RATE
-
-
 class ChatClient:
     """A model behind an API.
 
@@ -84,25 +67,24 @@ class ChatClient:
         url: of the API, such as http://127.0.0.1:8000/v1; /v1 is added to an address without a path.
         key: opens it.
         model: by the name that `GET /v1/models` lists; empty: the first.
-        card: what is known of the model beside what the server says.
+
+    Attributes:
+        card: what the server tells of the model.
 
     Raises PromptError where the API cannot be reached, does not open or does not have the model.
     """
 
-    def __init__(self, url: str, key: str = "", model: str = "", card: ModelCard | None = None):
-        parts = urlsplit(url)
-        if parts.scheme not in ("http", "https") or not parts.netloc:
-            raise PromptError(f"{url}: not the address of an API; it looks like http://127.0.0.1:8000/v1")
-        self.url = url.rstrip("/") if parts.path.strip("/") else f"{url.rstrip('/')}/v1"
-        here = parts.hostname in ("127.0.0.1", "::1", "localhost")  # to which no proxy of the environment leads
+    def __init__(self, url: str, key: str = "", model: str = ""):
+        self.url = api_address(url)
+        here = is_local(url)
         options: dict[str, Any] = {
             "base_url": self.url, "api_key": key or "none", "max_retries": 0, "timeout": TIMEOUT,
         }  # fmt: skip
         with openai.OpenAI(**options, http_client=openai.DefaultHttpxClient(trust_env=not here)) as client:
-            self.card = card or self._card(client.with_options(timeout=30.0), model)
+            self.card = self._card(client.with_options(timeout=30.0), model)
         self._client = openai.AsyncOpenAI(**options, http_client=openai.DefaultAsyncHttpxClient(trust_env=not here))
 
-    def _card(self, client: openai.OpenAI, model: str) -> ModelCard:
+    def _card(self, client: openai.OpenAI, model: str) -> ServedModel:
         try:
             listed = client.models.list().data
         except _FAILURES as error:
@@ -111,11 +93,7 @@ class ChatClient:
         found = next((one for one in listed if one.id == model or not model), None)
         if found is None:
             raise PromptError(f"{self.url} has no model {model!r}; it has {', '.join(names) or 'none'}")
-        more = found.model_extra or {}
-        return ModelCard(
-            found.id, str(more.get("licence") or ""), tuple(map(str, more.get("parts") or ())),
-            int(more.get("sampling_rate") or SAMPLING_RATE),
-        )  # fmt: skip
+        return read_card(found)
 
     async def answer(self, turns: Sequence[Turn], verify: bool = False) -> AsyncGenerator[Reply, None]:
         """The assistant's next turn, as it grows; closing the iterator ends it at the server too.
@@ -130,7 +108,12 @@ class ChatClient:
             ChatError: no answer, or one that broke off. AudioError, ScoreError: a file of a turn.
         """
         messages = await asyncio.to_thread(self._messages, turns)
-        size = sum(len(data) for data in _data(messages))
+        size, most = sum(len(data) for data in _data(messages)), self.card.max_body_bytes
+        if most and size > most:
+            raise ChatError(
+                f"the recordings take {size / 1e6:.0f} MB to send, and the server takes at most {most / 1e6:.0f} MB: "
+                "give fewer or shorter ones"
+            )
         for left in range(RETRIES, -1, -1):
             reply = Reply()
             try:
@@ -141,8 +124,6 @@ class ChatClient:
             except _FAILURES as error:
                 pause = None if reply.words or not left else _pause(error)
                 told = self._words(error, turns)
-                if size > LARGE and isinstance(error, openai.APIConnectionError):
-                    told += f"; or it takes no request of {size / 1e6:.0f} MB: give fewer or shorter recordings"
                 if pause is None:
                     raise ChatError(told) from error
                 yield Reply(note=f"{told}\nAsking again in {pause:.0f} s.")
@@ -151,7 +132,7 @@ class ChatClient:
     async def _ask(self, messages: Any, verify: bool) -> AsyncGenerator[Reply, None]:
         words, verdicts, finished = "", None, False
         stream = await self._client.chat.completions.create(
-            model=self.card.name, messages=messages, stream=True, max_completion_tokens=MAX_ANSWER,
+            model=self.card.id, messages=messages, stream=True, max_completion_tokens=MAX_ANSWER,
             extra_body={"verify": True} if verify else None,
         )  # fmt: skip
         async with stream:
@@ -175,7 +156,7 @@ class ChatClient:
 
     def _part(self, file: Path) -> dict[str, Any]:
         try:
-            return part_of(file, self.card.sampling_rate)
+            return part_of(file, self.card.sampling_rate or SAMPLING_RATE)
         except OSError as error:
             raise ChatError(f"{file.name}: it is not there any more; give it again") from error
 

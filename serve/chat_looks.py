@@ -14,6 +14,9 @@ CSS = """
 .gradio-container {max-width: 860px !important; margin: 0 auto !important;}
 .about {font-size: 13px; line-height: 1.5; color: var(--body-text-color-subdued);}
 .about p {margin: 0;}
+.about summary {cursor: pointer;}
+.about :is(th, td) {text-align: left; vertical-align: top; padding: 2px 6px; white-space: nowrap;}
+.about td:last-child {white-space: normal; overflow-wrap: anywhere;}
 .check {order: 1; padding: 0 12px !important;}
 .examples {grid-template-columns: 1fr 1fr !important; max-width: 660px !important; gap: 12px !important;}
 .example {border: 1px solid var(--border-color-primary) !important; padding: 14px !important;}

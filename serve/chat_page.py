@@ -19,8 +19,9 @@ from mllm.abc_in_text import find_abc
 from mllm.errors import MllmError, PromptError
 from mllm.score import SUFFIXES
 from mllm.serve import sheet_music
-from mllm.serve.chat_client import ChatClient, ModelCard, Turn
+from mllm.serve.chat_client import ChatClient, Turn
 from mllm.serve.chat_looks import CSS, HEAD, WELCOME
+from mllm.serve.model_card import ModelPart, ServedModel
 from mllm.serve.verdict_table import verdict_table
 
 EXAMPLES = Path(__file__).parent / "examples"
@@ -37,7 +38,7 @@ AT_ONCE = 16  # answers that the page waits for; the server has its own limits
 TROUBLE = "This could not be answered"
 WAITING = "Waiting"
 ABILITIES = (
-    "It listens to recordings up to 30 minutes and reads and plays scores; ask it for instruments, key, tempo, metre, "
+    "It listens to recordings{length} and reads and plays scores; ask it for instruments, key, tempo, metre, "
     "melody. It is small and errs: check what matters. It does not know titles, artists or lyrics."
 )
 CHECK = "Check the answer: hold what it claims against the music"
@@ -117,11 +118,27 @@ def build_page(client: ChatClient) -> gr.Blocks:
     return page
 
 
-def about(card: ModelCard) -> str:
-    """HTML: which model answers, under which licence, what it can and cannot do."""
-    made_from = f" (made from parts under {' and '.join(card.parts)})" if card.parts else ""
-    terms = html.escape((card.licence or "not told by its server") + made_from)
-    return f'<div class="about"><p>Model <b>{html.escape(card.name)}</b>, licence {terms}. {ABILITIES}</p></div>'
+def about(card: ServedModel) -> str:
+    """HTML: which model answers, under which licence, what it can and cannot do; folded, what it was made from."""
+    terms = html.escape(card.licence or "not told by its server")
+    longest = card.max_audio_seconds
+    length = "" if not longest else f" up to {longest / 60:g} minutes" if longest >= 60 else f" up to {longest:g} s"
+    words = f"Model <b>{html.escape(card.id)}</b>, licence {terms}. {ABILITIES.format(length=length)}"
+    return f'<div class="about"><p>{words}</p>{_made_from(card.parts or ())}</div>'
+
+
+def _made_from(parts: Sequence[ModelPart]) -> str:
+    if not parts:
+        return ""
+    licences = " and ".join(sorted({part.licence or "a licence that is not told" for part in parts}))
+    rows = "".join(
+        "<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in (
+            part.name, part.version or "–", part.licence or "–", (part.sha256 or "–")[:12], part.source or "–"
+        )) + "</tr>" for part in parts
+    )  # fmt: skip
+    heads = "".join(f"<th>{name}</th>" for name in ("part", "version", "licence", "sha256", "from"))
+    summary = f"Made from {len(parts)} parts under {html.escape(licences)}"
+    return f"<details><summary>{summary}</summary><table><tr>{heads}</tr>{rows}</table></details>"
 
 
 def read_history(message: dict[str, Any], history: Sequence[dict[str, Any]]) -> list[Turn]:

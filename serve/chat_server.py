@@ -13,8 +13,9 @@ from typing import Any
 from mllm.chat import MusicLM
 from mllm.errors import PromptError
 from mllm.serve.api import create_app
-from mllm.serve.chat_client import ChatClient, ModelCard
+from mllm.serve.chat_client import ChatClient
 from mllm.serve.engine import MusicEngine
+from mllm.serve.model_card import describe
 from mllm.serve.server import make_server
 from mllm.serve.settings import ServeSettings
 
@@ -35,7 +36,7 @@ def private_api(music: MusicLM) -> Iterator[ChatClient]:
     key = secrets.token_urlsafe(32)
     settings = ServeSettings(api_keys=[key], **LIMITS)
     engine = MusicEngine(music)
-    server = make_server(create_app(engine, settings), HOST, 0)
+    server = make_server(create_app(engine, settings, about=describe(music)), HOST, 0)
     listening = socket.create_server((HOST, 0))
     thread = threading.Thread(target=lambda: asyncio.run(server.serve([listening])), name="mllm-chat-api", daemon=True)
     thread.start()
@@ -44,18 +45,9 @@ def private_api(music: MusicLM) -> Iterator[ChatClient]:
             thread.join(0.05)
             if not thread.is_alive():
                 raise PromptError("the API of the chat page did not start; the log above says why")
-        url = f"http://{HOST}:{listening.getsockname()[1]}/v1"
-        yield ChatClient(url, key, card=card_of(music, settings.model_id(music.name)))
+        yield ChatClient(f"http://{HOST}:{listening.getsockname()[1]}/v1", key)
     finally:
         engine.close()
         server.should_exit = True
         thread.join(10)
         listening.close()
-
-
-def card_of(music: MusicLM, name: str) -> ModelCard:
-    """What the provenance of a loaded model says of it."""
-    weights = music.provenance.get("bases", {}).get("weights", [])
-    parts = sorted({row["licence"] for row in weights if row.get("licence")})
-    licence = music.provenance.get("licence", "Apache-2.0" if music.name == "mini" else "see its provenance.json")
-    return ModelCard(name, licence, tuple(parts), music.sampling_rate)

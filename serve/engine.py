@@ -44,7 +44,7 @@ class MusicEngine:
 
     Args:
         music: the model; nothing else should use it meanwhile, or both get slower.
-        slots: answers under way at a time.
+        slots: answers under way at a time; one more where a single client holds all of them and another waits.
         waiting: requests that may wait for a slot; more are refused with `BusyError`.
         prefix_bytes: memory for the beginnings of conversations; 0 for none.
         room_bytes: memory for keys and values of answers under way; what does not fit waits.
@@ -70,7 +70,7 @@ class MusicEngine:
         self.context = music.context
         self.slots, self.room_bytes, self.share_prefixes = slots, room_bytes, share_prefixes
         if int8:
-            use_int8(music.model, slots)
+            use_int8(music.model, slots + 1)
         self._decoder = Decoder(music.model)
         self._prefixes = PrefixCache(prefix_bytes, music.processor.audio_token_id)
         self._batch = Batch(self._decoder, self._prefixes)
@@ -244,24 +244,42 @@ class MusicEngine:
             work = self._queue.take()
             if work is None:
                 break
-            with self._lock:
-                self._preparing.append(work)
-            self._pool.submit(self._prepare, work)
-        while self._ready and len(self._joining) + len(self._batch) < self.slots:
-            others = [work.tokens for work in (*self._joining, *self._batch.works)]
-            tokens = self._ready[0].tokens
-            if (len(others) + 1) * max([*others, tokens]) * self._decoder.token_bytes > self.room_bytes:
+            self._start_preparing(work)
+        with self._lock:
+            clients = {work.request.client for work in (*self._preparing, *self._ready)}
+        clients |= {work.request.client for work in (*self._joining, *self._batch.works)}
+        if len(clients) == 1 and (newcomer := self._queue.take(but=clients)):
+            self._start_preparing(newcomer)
+        while work := self._next_ready():
+            others = [other.tokens for other in (*self._joining, *self._batch.works)]
+            if (len(others) + 1) * max([*others, work.tokens]) * self._decoder.token_bytes > self.room_bytes:
                 if others:
                     break
                 self._fail(
-                    self._ready[0],
-                    PromptError(f"prompt and answer may take {tokens} tokens, for which the server has no memory"),
+                    work,
+                    PromptError(f"prompt and answer may take {work.tokens} tokens, for which the server has no memory"),
                 )
             with self._lock:
-                work = self._ready.pop(0)
+                self._ready.remove(work)
             if not work.reply.ended:
                 work.share(self._under_way)
                 self._joining.append(work)
+
+    def _start_preparing(self, work: Work) -> None:
+        with self._lock:
+            self._preparing.append(work)
+        self._pool.submit(self._prepare, work)
+
+    def _next_ready(self) -> Work | None:
+        """The next to join, if there is a slot. Where one client holds all of them, another gets one more."""
+        held = [*self._joining, *self._batch.works]
+        with self._lock:
+            if len(held) < self.slots:
+                return next(iter(self._ready), None)
+            clients = {work.request.client for work in held}
+            if len(held) > self.slots or len(clients) > 1:
+                return None
+            return next((work for work in self._ready if work.request.client not in clients), None)
 
     def _prepare(self, work: Work) -> None:
         """In a thread of the pool: all that asks no model."""
@@ -314,7 +332,7 @@ class MusicEngine:
                 self._batch.join(work, hidden)
                 if usage:
                     self._counts["prompt_tokens"] += usage.prompt_tokens
-                    self._counts["audio_tokens"] += usage.audio_tokens
+                    self._counts["audio_tokens"] += usage.audio_tokens or 0
                     self._counts["cached_tokens"] += usage.cached_tokens
                 if work.reply.ended:
                     self._ended(work, "finished")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict, deque
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Generic, TypeVar
 
 T = TypeVar("T")
@@ -41,12 +41,13 @@ class FairQueue(Generic[T]):
             self._waiting.setdefault(client, deque()).append(item)
             return pushed_out
 
-    def take(self) -> T | None:
-        """The oldest item of the client whose turn it is."""
+    def take(self, but: Collection[str] = ()) -> T | None:
+        """The oldest item of the client whose turn it is, of those that are not in `but`."""
         with self._lock:
-            if not self._waiting:
+            client = next((client for client in self._waiting if client not in but), None)
+            if client is None:
                 return None
-            client, items = self._waiting.popitem(last=False)
+            items = self._waiting.pop(client)
             item = items.popleft()
             if items:
                 self._waiting[client] = items

@@ -10,7 +10,7 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel
 
 from mllm.errors import AudioError, MllmError, PromptError, ScoreError, WeightsError
-from mllm.serve.generation import BusyError, DeadlineError, EngineError, StoppingError
+from mllm.serve.generation import BusyError, DeadlineError, EngineError, StoppingError, UpstreamError
 from mllm.serve.requests import UnsupportedError
 
 INVALID = "invalid_request_error"
@@ -79,6 +79,7 @@ class ApiError(MllmError):
 KINDS: tuple[tuple[type[MllmError], int, str, str], ...] = (
     (BusyError, 429, "server_busy", "rate_limit_error"),
     (StoppingError, 503, "server_stopping", "server_error"),
+    (UpstreamError, 502, "upstream_failed", "server_error"),
     (EngineError, 500, "internal", "server_error"),
     (DeadlineError, 504, "deadline_exceeded", "server_error"),
     (AudioError, 400, "invalid_audio", INVALID),
@@ -96,7 +97,7 @@ def as_api_error(error: BaseException, param: str | None = None) -> ApiError:
     for kind, status, code, word in KINDS:
         if isinstance(error, kind):
             message = " ".join(str(error).split())
-            retry = getattr(error, "retry_after", 5.0 if isinstance(error, StoppingError) else None)
+            retry = getattr(error, "retry_after", 5.0 if isinstance(error, StoppingError | UpstreamError) else None)
             return ApiError(message, status, code, param=param, kind=word, retry_after=retry)
     return ApiError("the server failed at this; the log of the server says why", 500, "internal", kind="server_error")
 

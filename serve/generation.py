@@ -34,6 +34,10 @@ class EngineError(MllmError):
     """Something went wrong inside the engine; the request may be sent again."""
 
 
+class UpstreamError(EngineError):
+    """The server that requests are forwarded to is not there, or failed."""
+
+
 @dataclass(frozen=True)
 class GenerationRequest:
     """One conversation to answer, once.
@@ -93,11 +97,11 @@ class Piece:
 
 @dataclass(frozen=True)
 class Usage:
-    """Counts of tokens; `audio_tokens` and `cached_tokens` are part of `prompt_tokens`."""
+    """Counts of tokens; `audio_tokens` (None: not counted) and `cached_tokens` are part of `prompt_tokens`."""
 
     prompt_tokens: int
     completion_tokens: int
-    audio_tokens: int = 0
+    audio_tokens: int | None = 0
     cached_tokens: int = 0
 
 

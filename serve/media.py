@@ -8,6 +8,7 @@ from __future__ import annotations
 import base64
 import binascii
 import hashlib
+import io
 import json
 import re
 from collections import OrderedDict
@@ -16,12 +17,14 @@ from dataclasses import dataclass, field
 from functools import lru_cache, partial
 from typing import Any, TypeVar
 
-from anyio import CapacityLimiter, to_thread
+import soundfile
+from anyio import to_thread
 
 from mllm.audio import load_audio
-from mllm.errors import MllmError, ScoreError
+from mllm.errors import AudioError, MllmError, ScoreError
 from mllm.score import Score, read_abc, read_midi, read_notation, to_abc
 from mllm.serve.errors import ApiError, as_api_error
+from mllm.serve.fair_threads import FairThreads
 from mllm.serve.fetching import Fetcher
 from mllm.serve.requests import (
     AssistantMessage,
@@ -39,7 +42,9 @@ from mllm.serve.tools import call_text, result_text
 
 T = TypeVar("T")
 _DATA_URI = re.compile(r"data:(?:audio/[\w.+-]+|application/(?:octet-stream|ogg))?(?:;[\w.+=-]+)*;base64,", re.I)
-_CHECK_RATE = 16_000  # Hz: a recording is decoded here only to see that it can be, and how long it is
+_CHECK_RATE = 2_000  # Hz: a recording is decoded here only to see that it can be, and how long it is
+_MOST_SAMPLES = 96_000 * 2 * 1800  # of all channels: half an hour of fine stereo, which no body is large enough for
+_LARGE = 1 << 20  # bytes
 _REMEMBERED = 512
 _PLAY_RATE = 22_050  # Hz
 MOST_SCORE_SECONDS = 20.0  # of processor time to read MusicXML
@@ -67,13 +72,12 @@ class MediaReader:
     def __init__(self, settings: ServeSettings, fetcher: Fetcher | None = None):
         self._settings = settings
         self._fetcher = fetcher or Fetcher(settings.audio_hosts, settings.max_fetch_bytes, settings.fetch_seconds)
-        self._limiter: CapacityLimiter | None = None
-        self._checked: OrderedDict[bytes, None] = OrderedDict()
+        self._threads = FairThreads(settings.max_preparing)
+        self._lengths: OrderedDict[bytes, float] = OrderedDict()  # seconds, by digest
 
     async def in_thread(self, work: Callable[..., T], *args: Any) -> T:
-        """Run what takes a while beside the event loop, a few at one time."""
-        self._limiter = self._limiter or CapacityLimiter(self._settings.max_preparing)
-        return await to_thread.run_sync(partial(work, *args), limiter=self._limiter)
+        """Run what takes a while beside the event loop, a few at one time; clients take turns."""
+        return await self._threads.run(partial(work, *args))
 
     async def read(self, messages: Sequence[Message]) -> Shown:
         """A whole conversation.
@@ -99,18 +103,20 @@ class MediaReader:
                 raise ApiError(f"more than {most} recordings and scores in one request", param=where)
         return out
 
-    async def audio(self, data: bytes, place: str) -> bytes:
-        """The same bytes, once it is known that they are a recording of bearable length."""
-        mark = hashlib.sha256(data).digest()
-        if mark not in self._checked:
+    async def seconds(self, data: bytes, place: str) -> float:
+        """The length of a recording; ApiError for one that cannot be decoded or is too long.
+
+        What was decoded is not kept for the engine, which hears it later: half an hour is 160 MB that way.
+        """
+        mark = await _aside(len(data), _digest, data)
+        if mark not in self._lengths:
             try:
-                await self.in_thread(load_audio, data, _CHECK_RATE, self._settings.max_audio_seconds)
+                self._lengths[mark] = await self.in_thread(_length, data, self._settings.max_audio_seconds)
             except MllmError as error:
                 raise as_api_error(error, param=place) from error
-            self._checked[mark] = None
-            while len(self._checked) > _REMEMBERED:
-                self._checked.popitem(last=False)
-        return data
+            while len(self._lengths) > _REMEMBERED:
+                self._lengths.popitem(last=False)
+        return self._lengths[mark]
 
     async def _message(self, message: Message, place: str, shown: Shown) -> dict[str, Any]:
         content = message.content
@@ -136,12 +142,13 @@ class MediaReader:
             return await self._score(part.score, f"{place}.score", shown)
         if isinstance(part, InputAudioPart):
             place = f"{place}.input_audio.data"
-            data = from_base64(part.input_audio.data, place)
+            data = await _bytes_of(part.input_audio.data, place)
         else:
             assert isinstance(part, AudioUrlPart)
             place = f"{place}.audio_url.url"
             data = await self._at(part.audio_url.url, place)
-        shown.media.append(await self.audio(data, place))
+        await self.seconds(data, place)
+        shown.media.append(data)
         return [{"type": "audio", "audio": data}]
 
     async def _at(self, url: str, place: str) -> bytes:
@@ -149,7 +156,7 @@ class MediaReader:
             head = _DATA_URI.match(url[:200])
             if head is None:
                 raise ApiError("a data: URI here is data:audio/wav;base64,… with base64 in it", param=place)
-            return from_base64(url[head.end() :], place)
+            return await _bytes_of(url[head.end() :], place)
         try:
             return await self._fetcher.fetch(url)
         except ApiError as error:
@@ -168,6 +175,22 @@ class MediaReader:
         return parts
 
 
+def _length(data: bytes, most: float) -> float:
+    """Seconds of a recording; AudioError for one that cannot be decoded, is longer than `most`, or too much work."""
+    try:
+        with soundfile.SoundFile(io.BytesIO(data)) as sound:
+            samples = min(sound.frames, round(most * sound.samplerate)) * sound.channels
+    except (soundfile.LibsndfileError, TypeError):
+        samples = 0  # `load_audio` knows words for it
+    if samples > _MOST_SAMPLES:
+        # silence in eight channels at 655 kHz is 10 MB for half an hour, and takes a core half a minute
+        raise AudioError(
+            f"recording: up to {samples / 1e6:.0f} million samples in all channels, at most {_MOST_SAMPLES / 1e6:.0f} "
+            "million are taken; mix it to mono, or lower its sampling rate"
+        )
+    return len(load_audio(data, _CHECK_RATE, most)) / _CHECK_RATE
+
+
 def _words(parts: Sequence[dict[str, Any]]) -> str:
     return "".join(part["text"] for part in parts if part["type"] == "text")
 
@@ -177,6 +200,19 @@ def _arguments(text: str) -> Any:
         return json.loads(text)
     except ValueError:
         return text  # cut off by a limit; it goes back as it came
+
+
+async def _aside(size: int, work: Callable[..., T], *args: Any) -> T:
+    """Short work on many bytes, for which the event loop need not stand still nor anybody wait for a turn."""
+    return work(*args) if size < _LARGE else await to_thread.run_sync(work, *args)
+
+
+def _digest(data: bytes) -> bytes:
+    return hashlib.sha256(data).digest()
+
+
+async def _bytes_of(text: str, place: str) -> bytes:
+    return await _aside(len(text), from_base64, text, place)
 
 
 def from_base64(text: str, place: str) -> bytes:

@@ -29,6 +29,7 @@ def _whole(text: str) -> str:
     return text
 
 
+MOST_FIELDS = 256  # of one object
 Unicode = Annotated[str, AfterValidator(_whole)]
 Text = Annotated[Unicode, Field(max_length=2_000_000)]
 Given = Annotated[Unicode, Field(min_length=1, max_length=2_000_000)]
@@ -47,6 +48,14 @@ class Wire(BaseModel):
     """Base of what comes over the wire: no unknown fields, and a number is not a string."""
 
     model_config = ConfigDict(extra="forbid", strict=True, protected_namespaces=())
+
+    @model_validator(mode="before")
+    @classmethod
+    def _few(cls, data: Any) -> Any:
+        # pydantic would write an error for each: a million took the server half a minute and a gigabyte
+        if isinstance(data, dict) and len(data) > MOST_FIELDS:
+            raise ValueError(f"{len(data)} fields in one object; at most {MOST_FIELDS} are read")
+        return data
 
 
 def drop_neutral(data: Any, fields: dict[str, Any]) -> Any:

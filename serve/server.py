@@ -15,6 +15,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from mllm.chat import MusicLM
 from mllm.serve.api import create_app
+from mllm.serve.model_card import describe
 from mllm.serve.serving import Serving
 from mllm.serve.settings import ServeSettings
 
@@ -124,6 +125,17 @@ def serve(music: MusicLM, settings: ServeSettings, host: str, port: int, **engin
 
     engine = MusicEngine(music, **engine_options)
     try:
-        make_server(create_app(engine, settings, Embedder(music)), host, port).run()
+        make_server(create_app(engine, settings, Embedder(music), about=describe(music)), host, port).run()
+    finally:
+        engine.close()
+
+
+def serve_upstream(url: str, model: str, settings: ServeSettings, host: str, port: int, **engine_options: Any) -> None:
+    """Serve what the API at `url` answers, until SIGTERM or Ctrl-C. `engine_options` go to `UpstreamEngine`."""
+    from mllm.serve.upstream import UpstreamEngine
+
+    engine = UpstreamEngine(url, model, **engine_options)
+    try:
+        make_server(create_app(engine, settings), host, port).run()
     finally:
         engine.close()

@@ -18,10 +18,12 @@ class ServeSettings(Settings):
     """Any of these opens `/v1`; none at all leaves it open."""
     audio_hosts: list[str] = Field(default_factory=list)
     """Hosts that `audio_url` may name, `media.example.org` or `host:8443`; none at all refuses http(s)."""
-    max_body_bytes: int = Field(64 << 20, ge=1024)
-    """Bytes of one request's body."""
+    max_body_bytes: int = Field(128 << 20, ge=1024)
+    """Bytes of one request's body. Half an hour as `mini` hears it is 106 MB in base64, 22,050 samples a second of 16
+    bits; flac makes less of music and not of noise."""
     max_held_bytes: int = Field(512 << 20, ge=1024)
-    """Bytes of all bodies that are held at one time; beyond it requests get a 429."""
+    """Bytes of all bodies that are held at one time; beyond it requests get a 429, and beyond half of it (or one body)
+    those of one client."""
     body_seconds: float = Field(60.0, gt=0)
     """In which a body has to arrive."""
     head_seconds: float = Field(10.0, gt=0)

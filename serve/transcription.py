@@ -132,8 +132,7 @@ async def transcribe(serving: Serving, form: TranscriptionForm, request: Request
                         "model_not_found", "model")  # fmt: skip
     header = read_header(form.prompt or "")
     data = await form.file.read()
-    await serving.media.audio(data, "file")
-    seconds = await serving.media.in_thread(_seconds, data)
+    seconds = await serving.media.seconds(data, "file")
     most = MOST_MODEL_SECONDS if form.model == serving.model else MOST_CLASSICAL_SECONDS
     if seconds > most:
         raise ApiError(
@@ -155,10 +154,6 @@ async def transcribe(serving: Serving, form: TranscriptionForm, request: Request
         played = score
     done = Transcription(score, played, header, seconds)
     return await serving.media.in_thread(WRITERS[form.response_format], done)
-
-
-def _seconds(data: bytes) -> float:
-    return len(load_audio(data, 2_000)) / 2_000
 
 
 async def _by_model(

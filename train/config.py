@@ -9,7 +9,7 @@ from typing import Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from mllm.errors import MllmError
-from mllm.settings import Settings, read_settings
+from mllm.settings import Settings, nearest, read_settings
 
 
 class ConfigError(MllmError):
@@ -36,6 +36,18 @@ class ModelConfig(Settings):
     sdpa. With flash_attention_2 (GPU, package flash-attn) packs become one row too, and share no prefixes."""
     quantization: Literal["none", "nf4", "int8"] = "none"
     """Of the frozen language model, with bitsandbytes: QLoRA (Dettmers et al. 2023). Not with `method: full`."""
+
+    @field_validator("projector")
+    @classmethod
+    def _known(cls, given: dict[str, Any]) -> dict[str, Any]:
+        from mllm.configuration import MusicLMConfig  # brings transformers along
+
+        parts = ("audio_config", "text_config", "audio_token_id")
+        known = [name for name in vars(MusicLMConfig)["__annotations__"] if name not in parts]
+        for name in given:
+            if name not in known:
+                raise ValueError(f"unknown key {name!r}{nearest(name, known)}")
+        return given
 
 
 class LoraSettings(Settings):

@@ -15,8 +15,8 @@ from torch.utils.data import Dataset
 from mllm.audio import load_audio
 from mllm.errors import PromptError
 from mllm.processing import MusicLMProcessor
-from mllm.rows import Row, row_audios
-from mllm.train.config import ConfigError, DataConfig, PackingSettings
+from mllm.rows import Row, RowsError, row_audios
+from mllm.train.config import DataConfig, PackingSettings
 from mllm.train.packing import Example, Pack, pack
 
 
@@ -134,10 +134,15 @@ class InstructionDataset(Dataset):
         longest: int = DataConfig().longest,
         packing: PackingSettings | None = None,
     ):
-        self.examples = encode_rows(rows, processor, longest)
+        encoded = [encode_row(row, processor) for row in rows]
+        self.examples = [example for example in encoded if example["length"] <= longest]
         self.too_long = len(rows) - len(self.examples)
         if rows and not self.examples:
-            raise ConfigError(f"every row is longer than data.longest ({longest} tokens)")
+            shortest = min(example["length"] for example in encoded)
+            raise RowsError(
+                f"each of {len(rows)} rows is longer than data.longest ({longest} tokens): raise it, the shortest has "
+                f"{shortest}"
+            )
         self.items = packed(self.examples, packing)
 
     def __len__(self) -> int:

@@ -1,23 +1,32 @@
-"""What can go wrong while training, so that nothing is lost: Ctrl-C, numbers that are none, a full disk."""
+"""What can go wrong while training, so that nothing is lost: Ctrl-C, numbers that are none, no memory, a full disk."""
 
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import signal
+import tempfile
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from mllm.errors import MllmError
+from mllm.train.config import ConfigError
+from mllm.train.feature_files import FULL_DISK
 
 STOPS = (signal.SIGINT, signal.SIGTERM)
 _NAMED = 8
+_FULL = "No space left on device"
+_TORCH_WRITER = ("PytorchStreamWriter", "inline_container")  # how torch.save says that it could not write
+_NO_ROOM = 2**20
+"""Bytes left on a disk, below which a file that torch could not write did not fit."""
 
 
 class TrainingError(MllmError):
@@ -55,6 +64,8 @@ class Stop(TrainerCallback):
             asked = bool(flag.item())
         if asked:
             self.asked = control.should_save = control.should_training_stop = True
+            # schedulers wait half a minute, and under `save_strategy: best` an evaluation decides about the save
+            control.should_evaluate = False
 
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -62,6 +73,43 @@ class Stop(TrainerCallback):
         """Give the signals back."""
         for number, former in self._former.items():
             signal.signal(number, former)
+
+
+def leave_stops_to_the_trainer(before: Callable[[int], None] | None, worker: int) -> None:
+    """For a process that reads batches (`worker_init_fn`, after `before`): stops that others send are not meant for it.
+
+    Terminals and schedulers send them to every process of a group, and with its reader gone the trainer could not end
+    the step under way. What the trainer itself sends ends the reader.
+    """
+    if before:
+        before(worker)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if not hasattr(signal, "sigwaitinfo"):  # macOS: no way to tell who sent it
+        return
+    trainer = os.getppid()
+
+    def end_with_the_trainer() -> None:
+        while signal.sigwaitinfo({signal.SIGTERM}).si_pid != trainer:
+            pass
+        os._exit(0)
+
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    threading.Thread(target=end_with_the_trainer, daemon=True).start()
+
+
+def make_output_folder(output_dir: Path) -> None:
+    """See that there is a folder that can be written, before hours of work go into what should lie in it.
+
+    Raises:
+        ConfigError: it is a file, or may not be written.
+    """
+    try:
+        output_dir.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=output_dir):
+            pass
+    except OSError as error:
+        reason = "it is a file" if output_dir.is_file() else error.strerror
+        raise ConfigError(f"--output_dir {output_dir} cannot be written ({reason}): give another folder") from error
 
 
 def not_a_number(what: str, rows: Sequence[str], step: int) -> TrainingError:
@@ -74,12 +122,47 @@ def not_a_number(what: str, rows: Sequence[str], step: int) -> TrainingError:
 
 
 def failed_save(folder: Path, error: Exception) -> TrainingError:
-    """Removes a checkpoint that could not be written and says what is left."""
+    """Removes a checkpoint that could not be saved and says why, and what is left."""
+    why = why_not_written(folder, error)
     shutil.rmtree(folder, ignore_errors=True)
-    whole = last_whole_checkpoint(folder.parent)
-    left = f"{whole} is whole, and the same command goes on from it" if whole else "there is no earlier checkpoint"
-    reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
-    return TrainingError(f"cannot write {folder}: {reason}; {left} once there is room")
+    return TrainingError(f"{why}; {what_is_left(folder.parent)}{' once there is room' if _FULL in why else ''}")
+
+
+def why_not_written(folder: Path, error: Exception) -> str:
+    """What went wrong as something was written to `folder`; a full disk is told as the system tells it.
+
+    Libraries hide that in errors of their own, and not every RuntimeError of a save is about a disk: weights are
+    gathered from other processes and GPUs before.
+    """
+    reason = next(iter(str(error).splitlines()), "")
+    if isinstance(error, OSError):
+        return f"cannot write {folder}: {_FULL if error.errno in FULL_DISK else error.strerror or reason}"
+    if isinstance(error, SafetensorError):
+        return f"cannot write {folder}: {_FULL if '(os error 28)' in reason else reason}"
+    if any(mark in str(error) for mark in _TORCH_WRITER):
+        full = folder.exists() and shutil.disk_usage(folder).free < _NO_ROOM
+        return f"cannot write {folder}: {_FULL if full else reason}"
+    return f"saving {folder} failed ({type(error).__name__}: {reason})"
+
+
+def what_is_left(output_dir: Path) -> str:
+    """From where a run that broke off goes on, as the end of a message."""
+    whole = last_whole_checkpoint(output_dir)
+    return f"{whole} is whole, and the same command goes on from it" if whole else "there is no earlier checkpoint"
+
+
+def out_of_memory(output_dir: Path, error: Exception) -> TrainingError:
+    """The error for a GPU that the run does not fit into."""
+    return TrainingError(
+        f"the GPU's memory is full ({next(iter(str(error).splitlines()), '')}): lower packing.tokens or "
+        "training.per_device_train_batch_size (and raise training.gradient_accumulation_steps), or set "
+        f"training.gradient_checkpointing: true; {what_is_left(output_dir)}"
+    )
+
+
+def holds_weights_alone(checkpoint: str | Path) -> bool:
+    """Whether a checkpoint was made with `save_only_model`: nothing of the optimizer is in it."""
+    return not any(Path(checkpoint).glob("rng_state*.pth"))
 
 
 def last_whole_checkpoint(output_dir: Path) -> str | None:

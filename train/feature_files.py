@@ -36,7 +36,7 @@ ROOM_SECONDS = 60.0  # for which a count of what is stored is believed
 ANOTHER_FOLDER = "set data.feature_cache to another folder"
 CACHE_OFF = "(data.limit), or turn the cache off (data.feature_cache: false)"
 
-_FULL_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+FULL_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _GARBLED = (ValueError, TypeError, EOFError, SyntaxError, tokenize.TokenError, MemoryError, RecursionError)
 
 log = logging.getLogger(__name__)
@@ -230,7 +230,7 @@ def disk_errors(folder: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno in _FULL_DISK:
+        if error.errno in FULL_DISK:
             raise ConfigError(
                 f"no room on the disk for audio features in {folder}: free some space, or set data.feature_cache to a "
                 "folder on a larger disk, and run again; what was encoded before is kept"

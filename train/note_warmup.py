@@ -22,6 +22,7 @@ from torch import nn
 
 from mllm.rows import is_whole_clip, iter_rows, row_audios
 from mllm.train.config import ConfigError, NoteWarmupConfig, TrainConfig, cache_folder
+from mllm.train.faults import make_output_folder
 from mllm.train.feature_cache import FeatureCache
 from mllm.train.note_targets import NoteHeads, NoteTargets
 from mllm.train.projector_fit import first_windows, fit, save_projector, silence_frames
@@ -111,6 +112,7 @@ def evaluate(
 def warm_up(config: TrainConfig, output_dir: str | Path, console: Console | None = None) -> dict[str, Any]:
     """Teach the time tokens as `config` says; writes `projector.safetensors` and `warmup.json` to `output_dir`."""
     console = console or Console()
+    make_output_folder(Path(output_dir))
     settings = config.note_warmup
     # what is made here is named there for the tuning
     start = config.model.model_copy(update={"projector_weights": None})

@@ -74,7 +74,9 @@ def publish(last: str, folder: Path, best: bool = False) -> None:
     if read_provenance(folder).get("cost", {}).get("steps") == step_of(last):  # it is written behind the weights
         return
     state = json.loads(Path(last, "trainer_state.json").read_text())
-    source = Path(state["best_model_checkpoint"] if best and state["best_model_checkpoint"] else last)
+    source = Path(last)
+    if best and state["best_model_checkpoint"]:  # beside the last, wherever the run was moved to
+        source = source.with_name(Path(state["best_model_checkpoint"]).name)
     for file in sorted(source.iterdir(), key=lambda file: file.name == "provenance.json"):
         if file.suffix in RESULT and not file.name.startswith(("trainer_state", "stream-")):
             write_whole(folder / file.name, file.read_bytes())
@@ -86,7 +88,10 @@ def refuse_another_run(config: TrainConfig, checkpoint: str) -> None:
     Raises:
         ConfigError: another model, or another way to train it.
     """
-    then = dict(flatten(read_provenance(Path(checkpoint)).get("config")))
+    made_with = read_provenance(Path(checkpoint)).get("config")
+    if made_with is None:
+        raise ConfigError(f"{checkpoint} does not say which run it is of (provenance.json): give another --output_dir")
+    then = dict(flatten(made_with))
     now = dict(flatten(config.model_dump(mode="json")))
     changed = {
         name: f"{name} was {then.get(name)!r}, is {now.get(name)!r}"

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import copy
 import logging
-import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -23,17 +22,30 @@ from typing import Any
 
 import torch
 from accelerate import PartialState
+from safetensors import SafetensorError
 from transformers import IntervalStrategy, TrainingArguments, set_seed
 from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 
 from mllm.chat import MusicLM
 from mllm.provenance import read_provenance
 from mllm.rows import Row, RowsError, iter_rows
+from mllm.train.arguments import arguments_of
 from mllm.train.collator import Collator
 from mllm.train.config import ConfigError, DataConfig, PackingSettings, TrainConfig, cache_folder
 from mllm.train.counts import Counts
 from mllm.train.dataset import InstructionDataset, audios_of, chosen, describe_packing, prepared
-from mllm.train.faults import Stop, TrainingError, clear_partial_checkpoints, last_whole_checkpoint, step_of
+from mllm.train.faults import (
+    Stop,
+    TrainingError,
+    clear_partial_checkpoints,
+    holds_weights_alone,
+    last_whole_checkpoint,
+    make_output_folder,
+    out_of_memory,
+    step_of,
+    what_is_left,
+    why_not_written,
+)
 from mllm.train.feature_cache import FeatureCache
 from mllm.train.ledger import CostLedger
 from mllm.train.record import RunRecord, publish, refuse_another_run
@@ -44,70 +56,33 @@ from mllm.train.tuned_model import attention_of, build_model, inner_model, slidi
 from mllm.train.watching import LocalTracker, SampleAnswers, replace_progress
 
 log = logging.getLogger(__name__)
-DEFAULTS: dict[str, Any] = {
-    "per_device_train_batch_size": 8,
-    "per_device_eval_batch_size": 8,
-    "learning_rate": 5e-4,
-    "lr_scheduler_type": "cosine",
-    "warmup_steps": 20,
-    "weight_decay": 0.0,
-    "logging_steps": 10,
-    "save_steps": 100,
-    "save_total_limit": 2,
-    "eval_strategy": "no",
-    "report_to": "none",
-    "bf16": True,
-    "seed": 0,
-    "dataloader_num_workers": 1,  # the next batch is laid out while the model works on this one
-    "prediction_loss_only": True,
-    "logging_nan_inf_filter": False,  # a loss that is no number stops the run
-    "ddp_find_unused_parameters": False,
-}
-
-
-def arguments_of(config: TrainConfig, output_dir: Path) -> TrainingArguments:
-    """TrainingArguments of the config over our defaults. Raises ConfigError for what it does not know."""
-    alone = int(os.environ.get("WORLD_SIZE", 1)) == 1
-    strategy = "group_by_length" if alone else "batch_rebalance"  # over processes: the same work for each
-    unpacked = {} if config.packing or config.data.streaming else {"train_sampling_strategy": strategy}
-    try:
-        return TrainingArguments(
-            output_dir=str(output_dir),
-            remove_unused_columns=False,
-            use_cpu=not torch.cuda.is_available(),
-            **{**DEFAULTS, **unpacked, **config.training},
-        )
-    except (TypeError, ValueError) as error:
-        raise ConfigError(f"training: {' '.join(str(error).split())}") from error
 
 
 def train(config: TrainConfig, output_dir: str | Path) -> dict[str, Any]:
     """Run (or go on with) the training that `config` describes; returns the Trainer's metrics.
 
     Raises:
-        ConfigError: a setting that TrainingArguments does not know, missing rows or weights.
-        TrainingError: stopped by a signal, a number that is none, or a full disk; what is safe is said.
+        ConfigError: a setting that TrainingArguments does not know, missing rows or weights, no folder to write to.
+        TrainingError: stopped by a signal, a number that is none, a full disk or GPU; what is safe is said.
     """
     logging.getLogger("mllm.train").setLevel(logging.WARNING)  # the command line lets errors alone through
     output_dir = Path(output_dir)
     arguments = arguments_of(config, output_dir)
     set_seed(arguments.seed)
     if arguments.should_save:
+        make_output_folder(output_dir)
         clear_partial_checkpoints(output_dir)
     last = last_whole_checkpoint(output_dir)
     if last:
         refuse_another_run(config, last)
-    if last and 0 < arguments.max_steps <= step_of(last):  # the Trainer would do one step more
-        if arguments.should_save:
-            log.warning("%s has ended already: to go on, raise training.max_steps", output_dir)
-            publish(last, output_dir, arguments.load_best_model_at_end)
-            write_report(output_dir)
-        return {}
+        if 0 < arguments.max_steps <= step_of(last):
+            return _leave_ended(arguments, output_dir, last)
     with _unsharded(arguments):
         model, processor = build_model(config, arguments.bf16)
     base = inner_model(model)
+    cuda = arguments.device.type == "cuda"
     tower = base.model.audio_tower.to(arguments.device)
-    if config.data.streaming and arguments.device.type == "cuda":
+    if config.data.streaming and cuda:
         tower = copy.deepcopy(tower).cpu()  # it runs in the worker that reads, and a fork cannot use the GPU
     cache = _cache(config, tower, processor)
     attention = attention_of(model)
@@ -124,6 +99,8 @@ def train(config: TrainConfig, output_dir: str | Path) -> dict[str, Any]:
         learn = _dataset(
             config.data, packing, processor, cache, config.data.train_split, config.data.limit, config.data.shares
         )
+        if packing:
+            _warn_of_small_packs(learn, packing)
     check = None
     if arguments.eval_strategy != "no":
         split = config.data.validation_split
@@ -132,22 +109,32 @@ def train(config: TrainConfig, output_dir: str | Path) -> dict[str, Any]:
         except RowsError as error:
             log.warning("nothing to check with: %s", error)
             arguments.eval_strategy = IntervalStrategy.NO
+    if cache and cuda and not config.data.streaming:
+        # from here on workers ask it: for silence, or for what was evicted meanwhile
+        cache.tower = copy.deepcopy(tower).cpu()
     ledger = CostLedger(Counts(), model)
     ledger.encoding_seconds = cache.seconds if cache else 0.0
     ledger.restore(read_provenance(Path(last)).get("cost", {}) if last else {})
     record = RunRecord(config, base.config, processor, _describe(learn, config), ledger.cost)
-    trainer = MusicTrainer(
-        model=model,
-        args=arguments,
-        train_dataset=learn,
-        eval_dataset=check,
-        data_collator=Collator(processor, cache, attention, sliding_window(base.config.text_config)),
-        config=config,
-        ledger=ledger,
-        record=record,
-    )
-    if last and config.data.streaming:
-        trainer.go_on_in_stream(last)
+    try:
+        trainer = MusicTrainer(
+            model=model,
+            args=arguments,
+            train_dataset=learn,
+            eval_dataset=check,
+            data_collator=Collator(processor, cache, attention, sliding_window(base.config.text_config)),
+            config=config,
+            ledger=ledger,
+            record=record,
+        )
+    except (ValueError, RuntimeError, ImportError) as error:  # arguments that do not go together, trackers not there
+        raise ConfigError(f"training: {' '.join(str(error).split())}") from error
+    if last:
+        if arguments.max_steps <= 0 and trainer.count_steps() <= step_of(last):
+            return _leave_ended(arguments, output_dir, last)
+        _tell_of_weights_alone(trainer, last)
+        if config.data.streaming:
+            trainer.go_on_in_stream(last)
     stop = Stop()
     for callback in (stop, ledger, LocalTracker()):  # the ledger sums up before a save that a stop asks for
         trainer.add_callback(callback)
@@ -158,13 +145,44 @@ def train(config: TrainConfig, output_dir: str | Path) -> dict[str, Any]:
         answer = _answerer(trainer, processor, config.samples.max_new_tokens)
         every = config.samples.every or None
         trainer.add_callback(SampleAnswers(questions, answer, every=every, ledger=ledger, trackers=trackers))
-    metrics: dict[str, Any] = trainer.train(resume_from_checkpoint=last).metrics
+    try:
+        metrics: dict[str, Any] = trainer.train(resume_from_checkpoint=last).metrics
+    except torch.OutOfMemoryError as error:
+        raise out_of_memory(output_dir, error) from error
     if stop.asked and trainer.state.global_step < trainer.state.max_steps:
         raise TrainingError(f"stopped; {last_whole_checkpoint(output_dir)} is saved, and the same command goes on")
-    trainer.save_model(str(output_dir))
+    try:
+        trainer.save_model(str(output_dir))
+    except (OSError, SafetensorError) as error:
+        raise TrainingError(f"{why_not_written(output_dir, error)}; {what_is_left(output_dir)}") from error
     if trainer.is_world_process_zero():
         write_report(output_dir)
     return metrics
+
+
+def _leave_ended(arguments: TrainingArguments, output_dir: Path, last: str) -> dict[str, Any]:
+    """Nothing is left to do, where the Trainer would do one step more; only what a kill kept from being written."""
+    if arguments.should_save:
+        log.warning(
+            "%s has ended already: to go on, raise training.%s",
+            output_dir,
+            "max_steps" if arguments.max_steps > 0 else "num_train_epochs",
+        )
+        publish(last, output_dir, arguments.load_best_model_at_end)
+        write_report(output_dir)
+    return {}
+
+
+def _tell_of_weights_alone(trainer: MusicTrainer, last: str) -> None:
+    if not holds_weights_alone(last):
+        return
+    if trainer.is_deepspeed_enabled or trainer.is_fsdp_enabled:
+        raise ConfigError(
+            f"{last} holds weights alone (training.save_only_model), from which a sharded run cannot go on: begin "
+            "another one from it (model.adapter, model.projector_weights) with another --output_dir"
+        )
+    if trainer.is_world_process_zero():
+        log.warning("%s holds weights alone (training.save_only_model): the optimizer begins anew", last)
 
 
 @contextmanager
@@ -208,11 +226,19 @@ def _dataset(
 ) -> InstructionDataset:
     """Rows of a split, those that `shares` lets through, with the features of all their audios in the cache."""
     rows = list(prepared(islice(chosen(iter_rows(data.path, split), shares), limit), data))
+    if not rows:
+        raise RowsError(f"data.shares lets no {split} row of {data.path} through: name a larger share of some task")
     if cache:
         everyone = PartialState()
         cache.fill(audios_of(rows), rank=everyone.process_index, world=everyone.num_processes)
         everyone.wait_for_everyone()
     return InstructionDataset(rows, processor, data.longest, packing)
+
+
+def _warn_of_small_packs(learn: InstructionDataset, packing: PackingSettings) -> None:
+    shortest = min(example["length"] for example in learn.examples)
+    if shortest > packing.tokens and PartialState().is_main_process:
+        log.warning("packing.tokens (%d) is less than the shortest row (%d): none are packed", packing.tokens, shortest)
 
 
 def _describe(learn: InstructionDataset | PackStream, config: TrainConfig) -> dict[str, Any]:

@@ -41,13 +41,16 @@ class PackStream(IterableDataset):
         self.data, self.processor, self.packing = data, processor, packing
         self.seed, self.rank, self.world = seed, rank, world
         self.start = (0, 0)
+        self._gave = False  # anything, on the present way through the rows
 
     def __iter__(self) -> Iterator[tuple[Example | Pack, tuple[int, int]]]:
         first, inside = self.start
         for number, rows in enumerate(self._windows()):
             if number < first:
+                self._gave = True
                 continue
             items = self._items(number, rows)
+            self._gave = self._gave or bool(items)
             for at, item in enumerate(items, start=1):
                 if number > first or at > inside:
                     yield item, ((number, at) if at < len(items) else (number + 1, 0))
@@ -55,6 +58,7 @@ class PackStream(IterableDataset):
     def _windows(self) -> Iterator[list[Row]]:
         size = max(1, self.data.shuffle_buffer // self.world)
         while True:
+            self._gave = False
             every = iter_rows(self.data.path, self.data.train_split, self.rank, self.world)
             rows = chosen(every, self.data.shares)
             left = islice(rows, self.data.limit and max(1, self.data.limit // self.world))
@@ -64,6 +68,8 @@ class PackStream(IterableDataset):
             while some:
                 yield some
                 some = list(islice(left, size))
+            if not self._gave:
+                raise ConfigError(f"every row is longer than data.longest ({self.data.longest} tokens): raise it")
 
     def _items(self, number: int, rows: list[Row]) -> list[Example | Pack]:
         rng = np.random.default_rng([self.seed, self.rank, number])

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import json
 import math
+import warnings
 from collections.abc import Iterator
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
+from torch.distributed.fsdp import MixedPrecisionPolicy
 from torch.utils.data import DataLoader
 from transformers import Trainer
 from transformers.trainer_pt_utils import LengthGroupedSampler
@@ -18,7 +22,7 @@ from transformers.trainer_pt_utils import LengthGroupedSampler
 from mllm.train.collator import META, BatchMeta
 from mllm.train.config import ConfigError, TrainConfig
 from mllm.train.counts import Counts
-from mllm.train.faults import failed_save, not_a_number
+from mllm.train.faults import failed_save, holds_weights_alone, leave_stops_to_the_trainer, not_a_number
 from mllm.train.ledger import CostLedger
 from mllm.train.record import RunRecord
 from mllm.train.streaming import PackStream
@@ -68,6 +72,15 @@ class MusicTrainer(Trainer):
         self.position: tuple[int, int] | None = None  # in the stream, behind the last batch
         self._random_of: str | None = None
         super().__init__(*args, **kwargs)
+        plugin = getattr(self.accelerator.state, "fsdp_plugin", None)
+        if isinstance(policy := getattr(plugin, "mixed_precision_policy", None), MixedPrecisionPolicy):
+            # FSDP 2 would round what the model gives, losses among it, to bfloat16
+            plugin.mixed_precision_policy = replace(policy, output_dtype=None)
+
+    def count_steps(self) -> int:
+        """Optimizer steps of the whole run, by its epochs where they decide."""
+        with torch.random.fork_rng(devices=[]):  # a loader may draw a seed
+            return int(self.set_initial_training_values(self.args, self.get_train_dataloader())[-1])
 
     def create_optimizer(self, model: torch.nn.Module | None = None) -> torch.optim.Optimizer:
         """One group of parameters a part, each with its rate; weight decay not for vectors (norms, biases)."""
@@ -159,8 +172,15 @@ class MusicTrainer(Trainer):
             batch_size=self.args.per_device_train_batch_size,
             collate_fn=self.data_collator,
             num_workers=min(1, self.args.dataloader_num_workers),
-            pin_memory=self.args.dataloader_pin_memory and torch.cuda.is_available(),
+            pin_memory=self.args.dataloader_pin_memory and self.args.device.type == "cuda",
+            worker_init_fn=partial(leave_stops_to_the_trainer, None),
         )
+
+    def _get_dataloader(self, *args: Any, **kwargs: Any) -> DataLoader:
+        loader: Any = super()._get_dataloader(*args, **kwargs)
+        inner = getattr(loader, "base_dataloader", loader)  # accelerate's stands around torch's
+        inner.worker_init_fn = partial(leave_stops_to_the_trainer, inner.worker_init_fn)
+        return loader
 
     def go_on_in_stream(self, checkpoint: str) -> None:
         """Let the stream begin behind the last batch of a checkpoint, and this process's random numbers with it.
@@ -236,13 +256,31 @@ class MusicTrainer(Trainer):
             if isinstance(self.train_dataset, PackStream):
                 folder.mkdir(parents=True, exist_ok=True)
                 (folder / f"stream-{self.args.process_index}.json").write_text(json.dumps(self.position))
+                self.accelerator.wait_for_everyone()  # with weights alone nothing else waits
             super()._save_checkpoint(model, trial)
         except (OSError, SafetensorError, RuntimeError) as error:  # torch.save says RuntimeError where the disk is full
             raise failed_save(folder, error) from error
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
-        file = Path(resume_from_checkpoint) / PROJECTOR_FILE
-        if file.is_file() and not self.is_fsdp_enabled:  # FSDP keeps shards beside it
-            inner_model(self.model).model.projector.load_state_dict(load_file(file))
-        else:
+        if not self._load_projector_alone(resume_from_checkpoint):
             super()._load_from_checkpoint(resume_from_checkpoint, model)
+
+    def _load_best_model(self) -> None:
+        if not self._load_projector_alone(self.state.best_model_checkpoint):
+            super()._load_best_model()
+
+    def _load_projector_alone(self, checkpoint: str) -> bool:
+        """Load a checkpoint of `method: projector`, which the Trainer does not know; says whether it is one."""
+        file = Path(checkpoint) / PROJECTOR_FILE
+        if not file.is_file() or self.is_fsdp_enabled or self.is_deepspeed_enabled:  # these keep shards beside it
+            return False
+        inner_model(self.model).model.projector.load_state_dict(load_file(file))
+        return True
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        super()._load_optimizer_and_scheduler(checkpoint)
+        if checkpoint and holds_weights_alone(checkpoint):
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", UserWarning)  # torch wants a step of the optimizer before each
+                for _ in range(self.state.global_step):
+                    self.lr_scheduler.step()

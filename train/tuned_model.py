@@ -67,7 +67,10 @@ def build_model(config: TrainConfig, bf16: bool = True) -> tuple[PreTrainedModel
     model.model.projector.requires_grad_(True)
     tuned: PreTrainedModel | PeftModel = model
     if config.method in ("lora", "dora"):
-        tuned = get_peft_model(model, lora_config(config))
+        try:
+            tuned = get_peft_model(model, lora_config(config))
+        except ValueError as error:
+            raise ConfigError(f"lora: {' '.join(str(error).split())}") from error
         if config.learning_rates.tower and not _matches(model.model.audio_tower, "lora_"):
             raise ConfigError(f"lora.tower_modules {config.lora.tower_modules!r} matches nothing in this tower")
         if config.model.adapter:

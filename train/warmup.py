@@ -28,6 +28,7 @@ from mllm.towers.basic_pitch import KEYS, BasicPitchConfig
 from mllm.towers.stack import StackConfig
 from mllm.train.config import ConfigError, TrainConfig, WarmupConfig, cache_folder
 from mllm.train.fact_heads import MODES, FactHeads, Facts, WordHeads, answer_words
+from mllm.train.faults import make_output_folder
 from mllm.train.feature_cache import FeatureCache
 from mllm.train.projector_fit import first_windows, fit, save_projector, silence_frames
 
@@ -124,6 +125,7 @@ def evaluate(
 def warm_up(config: TrainConfig, output_dir: str | Path, console: Console | None = None) -> dict[str, Any]:
     """Warm a projector up as `config` says and write `projector.safetensors` and `warmup.json` to `output_dir`."""
     console = console or Console()
+    make_output_folder(Path(output_dir))
     model, processor = assemble(config.model.audio_tower, config.model.language_model, **config.model.projector)
     if model.config.summary_tokens < SUMMARY_TOKENS:
         raise ConfigError(f"the warm-up needs {SUMMARY_TOKENS} summary tokens: set projector_type to resampler")

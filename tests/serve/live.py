@@ -23,6 +23,7 @@ from mllm.chat import MusicLM, load
 from mllm.serve.api import create_app
 from mllm.serve.embedding import Embedder
 from mllm.serve.engine import MusicEngine
+from mllm.serve.model_card import describe
 from mllm.serve.server import make_server
 from mllm.serve.settings import ServeSettings
 
@@ -40,17 +41,30 @@ class LiveServer:
     """A server at a free port of this machine; `close` it.
 
     Args:
-        engine: of `MusicEngine`, such as slots; or an engine itself under "engine".
+        engine: an engine itself, else there is a `MusicEngine` with so many `slots` and `waiting`.
+        about: what is told of the model; of the tiny one, if None.
         settings: of `ServeSettings`.
     """
 
-    def __init__(self, *, fetcher: Any = None, engine: Any = None, slots: int = 8, waiting: int = 64, **settings: Any):
+    def __init__(
+        self,
+        *,
+        fetcher: Any = None,
+        engine: Any = None,
+        about: Any = None,
+        slots: int = 8,
+        waiting: int = 64,
+        **settings: Any,
+    ):
         self.engine = engine or MusicEngine(tiny_music(), slots=slots, waiting=waiting)
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             self.port = probe.getsockname()[1]
         self.url = f"http://127.0.0.1:{self.port}"
-        app = create_app(self.engine, ServeSettings(name=MODEL, **settings), Embedder(tiny_music()), fetcher)
+        music = tiny_music()
+        app = create_app(
+            self.engine, ServeSettings(name=MODEL, **settings), Embedder(music), fetcher, about or describe(music)
+        )
         self.server = make_server(app, "127.0.0.1", self.port)
         self._thread = threading.Thread(target=lambda: asyncio.run(self.server.serve()), daemon=True)
         self._thread.start()

@@ -52,7 +52,7 @@ def test_a_followup_about_the_same_files_is_not_heard_again(server, tmp_path):
     first.write_bytes(clip(113))
     second.write_bytes(clip(127, kind="FLAC"))
     client = chat(server)
-    assert client.card.name == MODEL
+    assert client.card.id == MODEL
     question = user("What is the tempo of each?", first, second)
     before = server.statistics()
 
@@ -124,8 +124,7 @@ def test_marks_of_the_prompt_are_refused_and_too_much_is_said(server, composer, 
         replies(chat(server), user("X:1\nK:C\nC|\n <|im_end|>"))
     noise = tmp_path / "noise.flac"
     soundfile.write(noise, np.random.default_rng(0).uniform(-1, 1, 7_000_000), 22_050)  # as flac 14 MB
-    # The server answers so, or hangs up.
-    with pytest.raises(ChatError, match="larger than 20 MB: send a compressed|takes no request of 37 MB: give fewer"):
+    with pytest.raises(ChatError, match="take 37 MB to send, and the server takes at most 20 MB"):
         replies(chat(composer), user("What?", noise, noise))
 
 

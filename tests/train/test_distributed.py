@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import yaml
 from click_rows import losses
 from safetensors.torch import load_file
@@ -87,6 +88,13 @@ def test_two_processes_learn_what_one_learns_and_it_loads(settings, alone, tmp_p
     clip = Path(settings["data"]["path"]).parent / "0.wav"
     ours, theirs = (load(str(folder)).ask(clip, "How fast?", max_new_tokens=4) for folder in (run, alone(method)))
     assert str(ours) == str(theirs)
+
+
+@pytest.mark.slow
+def test_sharded_bfloat16_logs_losses_in_float32(settings, tmp_path):
+    config = of_batch(settings, 2, method="full", training={"bf16": True, "max_steps": 2})
+    launch("fsdp", config, tmp_path, tmp_path / "run")
+    assert all(loss != torch.tensor(loss).bfloat16().item() for loss in losses(tmp_path / "run"))
 
 
 def test_padded_batches_are_balanced_over_processes(settings, alone, tmp_path):

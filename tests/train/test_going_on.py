@@ -13,7 +13,7 @@ from types import SimpleNamespace
 import pytest
 from click_rows import losses
 
-from mllm.errors import AudioError, PromptError
+from mllm.errors import AudioError, MllmError, PromptError
 from mllm.train.command_line import run as command_line
 from mllm.train.config import ConfigError, TrainConfig
 from mllm.train.counts import Counts
@@ -58,6 +58,41 @@ def test_a_run_that_ended_keeps_what_it_left(settings, tmp_path, caplog):
     assert (tmp_path / "adapter_model.safetensors").read_bytes() == left["adapter_model.safetensors"]
     assert json.loads((tmp_path / "provenance.json").read_text())["cost"]["steps"] == 4
     assert not [file.name for file in tmp_path.iterdir() if file.suffix in (".pt", ".pth", ".bin")]
+
+
+def test_a_run_by_part_of_an_epoch_ends_where_it_ended(settings, tmp_path, caplog):
+    half = TrainConfig(**with_training(settings, max_steps=-1, num_train_epochs=0.5, save_steps=1))
+    train(half, tmp_path)
+    undisturbed = losses(tmp_path)
+    train(half, tmp_path)
+    assert losses(tmp_path) == undisturbed and "raise training.num_train_epochs" in caplog.text
+    shutil.rmtree(tmp_path / f"checkpoint-{len(undisturbed)}")
+    train(half, tmp_path)
+    assert losses(tmp_path) == pytest.approx(undisturbed, abs=1e-4)
+    train(TrainConfig(**with_training(settings, max_steps=-1, num_train_epochs=1, save_steps=1)), tmp_path)
+    assert len(losses(tmp_path)) > len(undisturbed)
+
+
+def test_a_folder_that_cannot_be_written_is_refused_at_once(settings, tmp_path):
+    (tmp_path / "file").write_text("mine")
+    nowhere = settings | {"data": {"path": str(tmp_path / "nowhere.jsonl")}}
+    for folder, why in ((tmp_path / "file", "it is a file"), (tmp_path / "file" / "run", "Not a directory")):
+        with pytest.raises(ConfigError, match=rf"--output_dir .* cannot be written \({why}\): give another"):
+            train(TrainConfig(**nowhere), folder)
+
+
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        ({"longest": 16}, r"each of 18 rows is longer than data.longest \(16 tokens\): raise it, the shortest has \d+"),
+        ({"longest": 16, "streaming": True}, r"every row is longer than data.longest \(16 tokens\)"),
+        ({"shares": {"*": 0.0}}, "data.shares lets no train row"),
+    ],
+    ids=["too long", "too long in a stream", "no share"],
+)
+def test_rows_of_which_none_is_left_are_refused(settings, tmp_path, data, words):
+    with pytest.raises(MllmError, match=words):
+        train(TrainConfig(**settings | {"data": settings["data"] | data}), tmp_path)
 
 
 def test_a_stream_cannot_go_on_from_what_was_none(settings, tmp_path):

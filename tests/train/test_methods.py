@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,6 +18,7 @@ import pytest
 import torch
 import yaml
 from click_rows import losses
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from tiny import save_tiny_text_model
 from transformers.models.llama.modeling_llama import LlamaMLP
@@ -23,7 +27,8 @@ from mllm import load
 from mllm.provenance import read_provenance
 from mllm.rows import RowsError
 from mllm.train.config import ConfigError, TrainConfig
-from mllm.train.faults import TrainingError, last_whole_checkpoint
+from mllm.train.faults import TrainingError, failed_save, last_whole_checkpoint
+from mllm.train.report import read_lines
 from mllm.train.sft import train
 
 ROOT = Path(__file__).parents[2]
@@ -126,22 +131,86 @@ def test_a_full_disk_leaves_the_checkpoint_before(settings, tmp_path, monkeypatc
     )
 
 
-def test_ctrl_c_saves_and_the_same_command_goes_on(settings, tmp_path):
-    config = tmp_path / "config.yaml"
-    config.write_text(
-        yaml.safe_dump({**settings, "training": settings["training"] | {"max_steps": 400, "save_steps": 400}})
-    )
-    command = [sys.executable, "-m", "mllm.train.sft", str(config), "--output_dir", str(tmp_path / "run")]
+@pytest.mark.parametrize(
+    "number",
+    [pytest.param(signal.SIGINT, marks=pytest.mark.slow, id="ctrl-c"), pytest.param(signal.SIGTERM, id="scheduler")],
+)
+def test_a_stop_saves_and_the_same_command_goes_on(settings, tmp_path, number):
+    """The signal comes to every process of the group, the one that reads batches too."""
+    config, run = tmp_path / "config.yaml", tmp_path / "run"
+    steps = {"max_steps": 2000, "save_steps": 2000, "dataloader_num_workers": 1}
+    config.write_text(yaml.safe_dump({**settings, "training": settings["training"] | steps}))
+    command = [sys.executable, "-m", "mllm.train.sft", str(config), "--output_dir", str(run)]
     process = subprocess.Popen(
-        command, cwd=ROOT, env={**os.environ, "OMP_NUM_THREADS": "1"}, stderr=subprocess.PIPE, text=True
+        command,
+        cwd=ROOT,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
     )
     deadline = time.monotonic() + 200
-    while not (tmp_path / "run" / "metrics.jsonl").is_file() and process.poll() is None:
-        assert time.monotonic() < deadline
+    while not (run / "metrics.jsonl").is_file() or not losses(run):
+        assert time.monotonic() < deadline and process.poll() is None
         time.sleep(0.05)
-    process.send_signal(signal.SIGINT)
-    assert process.wait(120) == 1 and "is saved, and the same command goes on" in process.stderr.read().splitlines()[-1]
-    assert last_whole_checkpoint(tmp_path / "run") is not None
+    os.killpg(process.pid, number)
+    said = process.communicate(timeout=120)[1].splitlines()
+    assert process.returncode == 1 and "is saved, and the same command goes on" in said[-1]
+    step = len(losses(run))
+    assert last_whole_checkpoint(run) == str(run / f"checkpoint-{step}")
+    train(TrainConfig(**{**settings, "training": settings["training"] | steps | {"max_steps": step + 1}}), run)
+    assert len(losses(run)) == step + 1
+
+
+@pytest.mark.parametrize("method", ["lora", "projector"])
+def test_the_best_of_weights_alone_is_what_a_run_leaves(settings, tmp_path, caplog, method):
+    """Best by a measure that falls, so that it is the first checkpoint and not the last."""
+    rate = {"eval_strategy": "steps", "eval_steps": 2, "metric_for_best_model": "eval_loss", "greater_is_better": True}
+    best = {**rate, "save_only_model": True, "load_best_model_at_end": True, "learning_rate": 1e-3}
+    config = TrainConfig(**{**settings, "training": settings["training"] | best}, method=method, samples={"rows": 0})
+    train(config, tmp_path)
+    name = "projector.safetensors" if method == "projector" else "adapter_model.safetensors"
+    left, first, last = (load_file(folder / name) for folder in (tmp_path, *sorted(tmp_path.glob("checkpoint-*"))))
+    assert all(torch.equal(left[key], first[key]) for key in first)
+    assert any(not torch.equal(left[key], last[key]) for key in last)
+    rates = [line["learning_rate"] for line in read_lines(tmp_path / "metrics.jsonl") if "learning_rate" in line]
+    shutil.rmtree(tmp_path / "checkpoint-4")
+    train(config, tmp_path)
+    again = [line["learning_rate"] for line in read_lines(tmp_path / "metrics.jsonl") if "learning_rate" in line]
+    assert "the optimizer begins anew" in caplog.text and again == pytest.approx(rates), "not the schedule"
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (
+            OSError(errno.ENOSPC, "full"),
+            "cannot write .*: No space left on device; there is no earlier.* once there is",
+        ),
+        (
+            SafetensorError("I/O error: No space left on device (os error 28)"),
+            "cannot write .*: No space left on device",
+        ),
+        (OSError(errno.EACCES, "Permission denied"), "cannot write .*: Permission denied; there is no earlier"),
+        (RuntimeError("CUDA error: misaligned\nlong"), r"saving .* failed \(RuntimeError: CUDA error: misaligned\)"),
+        (RuntimeError(), r"saving .* failed \(RuntimeError: \)"),
+    ],
+    ids=["full", "full for safetensors", "forbidden", "gpu", "silent"],
+)
+def test_a_save_that_fails_says_why(tmp_path, error, words):
+    told = str(failed_save(tmp_path / "checkpoint-2", error))
+    assert re.match(words, told) and ("once there is room" in told) == ("No space" in told)
+
+
+def test_a_disk_that_torch_finds_full_is_called_full(tiny_disk):
+    folder = tiny_disk / "checkpoint-2"
+    folder.mkdir()
+    told = ""
+    try:
+        torch.save(torch.zeros(2**20), folder / "optimizer.pt")
+    except RuntimeError as error:  # kept no longer, for it keeps the file open
+        told = str(failed_save(folder, error))
+    assert "No space left on device" in told and not folder.exists()
 
 
 def test_a_finished_run_is_not_trained_again(settings, tmp_path):

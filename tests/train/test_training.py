@@ -220,6 +220,7 @@ def test_shipped_configs_run(settings, tmp_path, path):
     [
         ("lora: {rang: 3}", "unknown key 'lora.rang': did you mean 'rank'"),
         ("datta: {}", "did you mean 'data'"),
+        ("model: {projector: {projector_hiden_size: 3}}", "did you mean 'projector_hidden_size'"),
         ("warmup: {learning_rate: fast}", "warmup.learning_rate: .*number.*'fast'"),
         ("lora: 3", "lora: .*dictionary.*not 3"),
         ("data: {path: 3}", "data.path: .*string, not 3"),
