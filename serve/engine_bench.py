@@ -18,7 +18,7 @@ import torch
 
 from mllm.chat import MusicLM, load
 from mllm.hearing import Memory
-from mllm.serve.engine import MusicEngine
+from mllm.serve.engine import SLOTS, MusicEngine, aside
 from mllm.serve.generation import GenerationRequest
 
 SECONDS = 10.0
@@ -72,11 +72,17 @@ class Bench:
         """One about a clip of its own."""
         return [self.music.question([clip(number, self.music.sampling_rate)], "What key is this in?")]
 
-    async def ask(self, engine: MusicEngine, messages: list[dict[str, Any]], client: str) -> tuple[list[float], str]:
-        """The moments, in seconds after the question, at which pieces came; and the words."""
+    async def ask(
+        self, engine: MusicEngine, messages: list[dict[str, Any]], client: str, whole: bool = True
+    ) -> tuple[list[float], str]:
+        """The moments, in seconds after the question, at which pieces came; and the words.
+
+        `whole`: the answer has all of its tokens, however soon the model would end it.
+        """
         begun, moments, words = time.perf_counter(), [], ""
+        bias = self.endless if whole else {}
         request = GenerationRequest(
-            messages=messages, max_tokens=self.tokens, logit_bias=self.endless, client=client, seconds=3600
+            messages=messages, max_tokens=self.tokens, logit_bias=bias, client=client, seconds=3600
         )
         async for piece in engine.submit(request):
             moments.append(time.perf_counter() - begun)
@@ -109,12 +115,14 @@ class Bench:
         first, second, pace = [], [], []
         for number in range(rounds):
             messages = self.question(number)
-            moments, words = await self.ask(engine, messages, "")
+            moments, words = await self.ask(engine, messages, "", whole=False)
             first.append(moments[0])
-            pace.append((self.tokens - 1) / (moments[-1] - moments[0]))
-            messages = [*messages, {"role": "assistant", "content": words.strip() or "C"}]
-            moments, _ = await self.ask(engine, [*messages, {"role": "user", "content": "And the tempo?"}], "")
+            messages = [*messages, {"role": "assistant", "content": words}]
+            follow_up = [*messages, {"role": "user", "content": "And the tempo?"}]
+            moments, _ = await self.ask(engine, follow_up, "", whole=False)
             second.append(moments[0])
+            moments, _ = await self.ask(engine, self.question(rounds + number), "")
+            pace.append((self.tokens - 1) / (moments[-1] - moments[0]))
         return {
             "ttft_first": statistics.median(first),
             "ttft_follow_up": statistics.median(second),
@@ -125,10 +133,11 @@ class Bench:
 def measure(model: str, precision: str, clients: int, tokens: int, rounds: int, slots: int) -> dict[str, Any]:
     """All figures of one precision."""
     dtype, int8 = PRECISIONS[precision]
-    music = load(model, dtype)
+    music = aside(load, model, dtype)
     bench = Bench(music, tokens)
-    one_by_one(music, [bench.question(9999)], 4)  # warm
-    plain = one_by_one(music, [bench.question(500 + number) for number in range(max(clients, 4))], tokens)
+    questions = [bench.question(500 + number) for number in range(max(clients, 4))]
+    aside(one_by_one, music, [bench.question(9999)], 4)  # warm
+    plain = aside(one_by_one, music, questions, tokens)
     with MusicEngine(music, slots=slots, waiting=4 * clients, int8=int8) as engine:
         asyncio.run(bench.ask(engine, bench.question(9998), "warm"))
         alone = asyncio.run(bench.alone(engine, max(3, rounds)))
@@ -152,7 +161,7 @@ def main() -> None:
     parser.add_argument("--clients", type=int, default=8, help="clients that ask at the same time")
     parser.add_argument("--tokens", type=int, default=32, help="of each answer")
     parser.add_argument("--rounds", type=int, default=3, help="questions of each client")
-    parser.add_argument("--slots", type=int, default=8, help="answers that the engine writes at a time")
+    parser.add_argument("--slots", type=int, default=SLOTS, help="answers that the engine writes at a time")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="of torch")
     parser.add_argument("--precision", action="append", choices=PRECISIONS, help="again for several; all without it")
     options = parser.parse_args()

@@ -1,6 +1,7 @@
 """Load on a running server, ours or any other that speaks OpenAI's protocol, through the official client.
 
-    mllm serve --model mini --port 8000 --slots 32 & python -m mllm.serve.load_bench --pid $! --minutes 10
+    mllm serve --model mini --port 8000 & python -m mllm.serve.load_bench --pid $! --minutes 10
+    python -m mllm.serve.load_bench --follow-ups 20
 
 Every request streams and brings a clip of its own, so nothing but the prompt's first words was heard before. Ends in
 one line of JSON: throughput, times to the first token, errors, and the memory of the server's process.
@@ -11,6 +12,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import base64
+import functools
 import io
 import json
 import statistics
@@ -112,6 +114,43 @@ def quantile(values: list[float], share: float) -> float:
     return ordered[min(len(ordered) - 1, int(share * len(ordered)))]
 
 
+async def first_word(
+    server: openai.AsyncOpenAI, model: str, tokens: int, messages: list[dict[str, Any]]
+) -> tuple[float, str]:
+    """Seconds to the first words of an answer, and all of them."""
+    begun, first, words = time.monotonic(), 0.0, ""
+    stream: Any = await server.chat.completions.create(
+        model=model,
+        messages=messages,  # type: ignore[arg-type]
+        max_tokens=tokens,
+        temperature=0,
+        stream=True,
+    )
+    async for event in stream:
+        if event.choices and event.choices[0].delta.content:
+            first = first or time.monotonic() - begun
+            words += event.choices[0].delta.content
+    return first, words
+
+
+async def follow_ups(options: argparse.Namespace) -> dict[str, Any]:
+    """One client: seconds to the first word of an answer about a new clip, and of one to a second question about it."""
+    firsts, seconds = [], []
+    async with openai.AsyncOpenAI(base_url=options.url, api_key=options.api_key, max_retries=0, timeout=600) as server:
+        ask = functools.partial(first_word, server, options.model, options.tokens)
+        await ask(message(9999))  # warm
+        for number in range(options.follow_ups):
+            messages = message(number)
+            took, words = await ask(messages)
+            firsts.append(took)
+            messages += [{"role": "assistant", "content": words}, {"role": "user", "content": "And the tempo?"}]
+            took, _ = await ask(messages)
+            seconds.append(took)
+    first, second = statistics.median(firsts), statistics.median(seconds)
+    return {"answers": 2 * len(firsts), "errors": {}, "ttft_first": first, "ttft_follow_up": second,
+            "follow_up_share": second / first}  # fmt: skip
+
+
 async def load(options: argparse.Namespace) -> dict[str, Any]:
     """Put a server under load; all figures."""
     seen, extra = Seen(), json.loads(options.extra)
@@ -151,9 +190,12 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=10)
     parser.add_argument("--tokens", type=int, default=32, help="of each answer, at most")
     parser.add_argument("--extra", default="{}", help="JSON that goes into every request, such as a logit_bias")
+    parser.add_argument(
+        "--follow-ups", type=int, default=0, help="instead: one client, so many questions and follow-ups"
+    )
     parser.add_argument("--pid", type=int, help="of the server's process, to watch its memory")
     options = parser.parse_args()
-    result = asyncio.run(load(options))
+    result = asyncio.run(follow_ups(options) if options.follow_ups else load(options))
     for name, value in result.items():
         print(f"{name:24s} {value:.4g}" if isinstance(value, float) else f"{name:24s} {value}")
     settings = {name: vars(options)[name] for name in ("model", "clients", "minutes", "tokens")}

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from torch.nn import functional as F
 from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
@@ -24,6 +25,7 @@ def row_attention(
     attention_mask: torch.Tensor | None,
     row_lengths: list[int] | None = None,
     sliding_window: int | None = None,
+    scaling: float | None = None,
     **kwargs: Any,
 ) -> tuple[torch.Tensor, None]:
     """`sdpa`, or with `row_lengths` the same for every row of one query token, without a mask.
@@ -33,18 +35,22 @@ def row_attention(
         key, value: [rows, key heads, places, size].
         row_lengths: places of each row that count.
         sliding_window: so many of these at most, the last ones.
+        scaling: of the scores; 1/√size without it.
 
     Returns:
         [rows, 1, heads, size], None.
     """
     if row_lengths is None:
-        return sdpa_attention_forward(module, query, key, value, attention_mask, **kwargs)
+        return sdpa_attention_forward(module, query, key, value, attention_mask, scaling=scaling, **kwargs)
+    rows, heads, _, size = query.shape
+    # heads that share keys ask as if they were several tokens: a third of the calls' cost, and the same numbers
+    asked = query.view(rows, key.shape[1], -1, size)
     out = []
     for row, length in enumerate(row_lengths):
         first = max(0, length - sliding_window) if sliding_window else 0
         own = key[row : row + 1, :, first:length], value[row : row + 1, :, first:length]
-        out.append(sdpa_attention_forward(module, query[row : row + 1], *own, None, **kwargs)[0])
-    return torch.cat(out), None
+        out.append(F.scaled_dot_product_attention(asked[row : row + 1], *own, scale=scaling))
+    return torch.cat(out).view(rows, 1, heads, size), None
 
 
 AttentionInterface.register(NAME, row_attention)
