@@ -18,7 +18,6 @@ from typing import Annotated, Any
 import typer
 
 from mllm.errors import MllmError
-from mllm.eval import note_tools
 from mllm.eval.report import cell
 from mllm.eval.respondents import Respondent, respondent
 from mllm.eval.run import evaluate
@@ -29,8 +28,6 @@ from mllm.settings import nearest
 from mllm.whole_files import write_whole
 
 CASCADE = "cascade:smollm2"
-FURTHER: Mapping[str, tuple[Tool, ...]] = {"key": (note_tools.KEY,), "melody": (note_tools.MELODY,)}
-"""Task -> classical tools that it gets beside its own."""
 LOOKED_AT = 50
 """Questions of a task by which it is told whether each is about one recording."""
 
@@ -38,7 +35,7 @@ LOOKED_AT = 50
 def with_baselines(
     registry: Mapping[str, Task], names: Sequence[str], data: Path, split: str, features: TowerFeatures, seed: int = 0
 ) -> dict[str, Task]:
-    """Tasks with the tower's methods and further tools added; those only where a question is about one recording.
+    """Tasks with the tower's methods added to their tools where each question is about one recording.
 
     Raises EvalError for an unknown name.
     """
@@ -51,8 +48,7 @@ def with_baselines(
         of_tower: tuple[Tool, ...] = ()
         if items and all(len(item.audio) == 1 and not item.options for item in items):
             of_tower = tower_tools(task, task.items(data, "train", None, seed), features)
-        further = tuple(tool for tool in FURTHER.get(name, ()) if tool.name not in {own.name for own in task.tools})
-        out[name] = replace(task, tools=(*task.tools, *further, *of_tower))
+        out[name] = replace(task, tools=(*task.tools, *of_tower))
     return out
 
 

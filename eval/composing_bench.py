@@ -116,7 +116,7 @@ def first_bars(score: Score, bars: int) -> Score:
         raise ScoreError("no metre, or changes")
     end = score.pickup + bars * score.bar_length
     notes = [Note(n.onset, min(n.duration, end - n.onset), n.pitch, n.voice) for n in score.notes if n.onset < end]
-    return replace(score, notes=notes, bars=(), repeats=(), chords=(), lyrics=(), graces=(), abc=None)
+    return replace(score, notes=notes, bars=(), repeats=(), jumps=(), chords=(), lyrics=(), graces=(), abc=None)
 
 
 # ---- sampling -------------------------------------------------------------------------------------------------------

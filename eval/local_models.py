@@ -1,4 +1,4 @@
-"""Models in this process, asked many things at once: prompts are padded on the left, and each recording is heard once.
+"""Models in this process, asked many things at once: each recording is heard once, and read once for its questions.
 
 Batched answers are those of batches of one as far as the arithmetic lets them: a recording's features are computed
 window by window, whatever the batch; sums in bfloat16 may still fall otherwise where two tokens are equally likely.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ import torch
 
 from mllm.assemble import MODELS, load_model, text_model_folder
 from mllm.errors import AudioError, PromptError, WeightsError
+from mllm.eval.batched_generation import attends_fully, families_of, generate
 from mllm.eval.respondents import Failure, folder_hash
 from mllm.eval.sounds import Sound
 from mllm.eval.task import Messages
@@ -26,6 +27,8 @@ BATCH = 16
 """Prompts at once."""
 BATCH_TOKENS = 6144
 """Padded tokens at once: long prompts go in smaller batches."""
+ALIKE_LENGTH = 64
+"""Prompts whose lengths differ by less may be filled up to one length for the sake of what they share."""
 REMEMBERED_SOUNDS = 4096
 """Embeddings of recordings that are kept: some 70 KB each."""
 
@@ -35,7 +38,7 @@ class _Local:
 
     name: str
     sha256: str
-    at_once = 2 * BATCH
+    at_once = 4 * BATCH
     model: Any
     tokenizer: Any
 
@@ -47,8 +50,11 @@ class _Local:
         """Greedy answers to conversations, in order."""
         prompts = self._prompts(messages, max_new_tokens)
         out: list[str | Failure] = [p if isinstance(p, Failure) else "" for p in prompts]
-        for batch in _batches(prompts):
-            for i, text in zip(batch, self._generate([prompts[i] for i in batch], max_new_tokens), strict=True):
+        there = [i for i, prompt in enumerate(prompts) if not isinstance(prompt, Failure)]
+        families = dict(zip(there, families_of([prompts[i] for i in there]), strict=True))
+        for batch in _batches(prompts, families=families):
+            of_batch = [prompts[i] for i in batch], [families[i] for i in batch]
+            for i, text in zip(batch, self._generate(*of_batch, max_new_tokens), strict=True):
                 out[i] = text
         return out
 
@@ -84,12 +90,17 @@ class _Local:
         return out
 
     @torch.inference_mode()
-    def _generate(self, prompts: Sequence[torch.Tensor], max_new_tokens: int) -> list[str]:
-        embeds, mask = _padded(prompts)
-        tokens = self.model.generate(
-            inputs_embeds=embeds, attention_mask=mask, max_new_tokens=max_new_tokens, do_sample=False,
-            pad_token_id=self.tokenizer.pad_token_id or self.tokenizer.eos_token_id,
-        )  # fmt: skip
+    def _generate(self, prompts: Sequence[torch.Tensor], families: Sequence[int], max_new_tokens: int) -> list[str]:
+        ends = self.model.generation_config.eos_token_id
+        ends = ends if isinstance(ends, list) else [ends or self.tokenizer.eos_token_id]
+        if attends_fully(self.model):
+            tokens: Any = generate(self.model, prompts, families, max_new_tokens, frozenset(ends))
+        else:
+            embeds, mask = _padded(prompts)
+            tokens = self.model.generate(
+                inputs_embeds=embeds, attention_mask=mask, max_new_tokens=max_new_tokens, do_sample=False,
+                pad_token_id=self.tokenizer.pad_token_id or ends[0], eos_token_id=ends,
+            )  # fmt: skip
         return [text.strip() for text in self.tokenizer.batch_decode(tokens, skip_special_tokens=True)]
 
     @torch.inference_mode()
@@ -124,18 +135,24 @@ class _Local:
         return [pairs[i : i + count] for i in range(0, len(pairs), count)]
 
 
-def _batches(prompts: Sequence[Any], kinds: Sequence[int] | None = None) -> list[list[int]]:
-    """Places of prompts that go together: alike in length, and of one kind."""
+def _batches(
+    prompts: Sequence[Any], kinds: Sequence[int] | None = None, families: Mapping[int, int] | None = None
+) -> list[list[int]]:
+    """Places of prompts that go together: of one kind, alike in length, and families side by side."""
     kinds = kinds or [0] * len(prompts)
     order = [i for i, prompt in enumerate(prompts) if not isinstance(prompt, Failure)]
+    step, family = (ALIKE_LENGTH, families) if families else (1, dict.fromkeys(order, 0))
     out: list[list[int]] = []
-    for i in sorted(order, key=lambda i: (kinds[i], len(prompts[i]))):
+    longest = 0
+    for i in sorted(order, key=lambda i: (kinds[i], len(prompts[i]) // step, family[i], len(prompts[i]))):
         batch = out[-1] if out else []
-        full = len(batch) == BATCH or (len(batch) + 1) * len(prompts[i]) > BATCH_TOKENS
+        longest = max(longest, len(prompts[i]))
+        full = len(batch) == BATCH or (len(batch) + 1) * longest > BATCH_TOKENS
         if batch and not full and kinds[batch[0]] == kinds[i]:
             batch.append(i)
         else:
             out.append([i])
+            longest = len(prompts[i])
     return out
 
 

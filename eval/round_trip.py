@@ -13,6 +13,7 @@ from __future__ import annotations
 import json
 import multiprocessing
 import re
+import signal
 import time
 import warnings
 from collections import Counter
@@ -40,6 +41,7 @@ FORMATS = {
     ".krn": "kern",
 }  # fmt: skip
 MAX_MEMORY = 4 << 30  # bytes of address space of a worker
+_BUSY = 10  # how much longer than the processor's time the clock's may be
 _START_SECONDS = 120  # that a worker may take to import music21 on a busy machine
 _MUSIC21_NAMES = {"abc": "abc", "midi": "midi", "musicxml": "musicxml", "kern": "humdrum"}
 Heard = set[tuple[float, float, int]]
@@ -169,10 +171,10 @@ def music21_reads(piece: Piece, data: bytes) -> bool:
 
 def through(piece: Piece) -> Iterator[Line]:
     """The lines of the report for one piece, each as soon as it is known."""
-    start = time.perf_counter()
+    start = time.process_time()
 
     def line(target: str, status: str, reason: str = "", **more: Any) -> Line:
-        seconds = round(time.perf_counter() - start, 2)
+        seconds = round(time.process_time() - start, 2)
         known = {"file": piece.name, "format": piece.kind, "target": target, "status": status}
         return known | {"reason": " ".join(reason.split())[:300], "seconds": seconds} | more
 
@@ -188,7 +190,7 @@ def through(piece: Piece) -> Iterator[Line]:
         yield line("read", "crash", f"{type(error).__name__}: {error}")
         return
     for target, (write, read_again, heard) in TARGETS.items():
-        start = time.perf_counter()
+        start = time.process_time()
         try:
             back = read_again(write(score))
             status, reason, lost = compare(set(heard(score.notes)), set(heard(back.notes)))
@@ -199,8 +201,11 @@ def through(piece: Piece) -> Iterator[Line]:
             yield line(target, "crash", f"{type(error).__name__}: {error}", notes=len(score.notes))
 
 
-def _work(pipe: Connection) -> None:
-    """A worker: takes pieces, gives lines, and None behind the last one of a piece; ends with its parent."""
+def _work(pipe: Connection, time_limit: float) -> None:
+    """A worker: takes pieces, gives lines, and None behind the last one of a piece; ends with its parent.
+
+    It ends by SIGPROF where a piece takes more than `time_limit` seconds of processor time.
+    """
     try:
         import resource
 
@@ -212,29 +217,39 @@ def _work(pipe: Connection) -> None:
     pipe.send(None)
     try:
         while True:
-            for line in through(pipe.recv()):
+            piece = pipe.recv()
+            _let(time_limit)
+            for line in through(piece):
                 pipe.send(line)
+            _let(0)
             pipe.send(None)
     except (EOFError, BrokenPipeError, KeyboardInterrupt):
         pass
 
 
+def _let(seconds: float) -> None:
+    """This process may take so many seconds of processor time from here on, 0: as many as it likes."""
+    if hasattr(signal, "setitimer"):
+        signal.setitimer(signal.ITIMER_PROF, seconds)
+
+
 class _Worker:
     """A process that is ended when a piece takes longer than it may."""
 
-    def __init__(self) -> None:
+    def __init__(self, time_limit: float) -> None:
+        self.time_limit = time_limit
         context = multiprocessing.get_context("spawn")
         self.pipe, theirs = context.Pipe()
-        self.process = context.Process(target=_work, args=(theirs,), daemon=True)
+        self.process = context.Process(target=_work, args=(theirs, time_limit), daemon=True)
         self.process.start()
         theirs.close()
         self.piece: Piece | None = None
         self.lines: list[Line] = []
         self.idle, self.deadline = False, time.monotonic() + _START_SECONDS
 
-    def give(self, piece: Piece, seconds: float) -> None:
+    def give(self, piece: Piece) -> None:
         self.piece, self.lines, self.idle = piece, [], False
-        self.deadline = time.monotonic() + seconds
+        self.deadline = time.monotonic() + self.time_limit * (_BUSY if hasattr(signal, "setitimer") else 1)
         self.pipe.send(piece)
 
     def end(self) -> None:
@@ -249,15 +264,16 @@ def run(pieces: Sequence[Piece], workers: int, time_limit: float) -> Iterator[li
     Args:
         pieces: what goes through.
         workers: processes.
-        time_limit: seconds of the clock for a piece: behind them its process is ended.
+        time_limit: seconds of processor time for a piece, so that a busy machine does not make a score slow: behind
+            them its process is ended. As a last resort ten times as long of the clock.
     """
-    waiting = iter(pieces)
-    crew = [_Worker() for _ in range(min(workers, len(pieces)))]
+    waiting, slow = iter(pieces), f"more than {time_limit:g} s"
+    crew = [_Worker(time_limit) for _ in range(min(workers, len(pieces)))]
     try:
         while crew:
             for worker in list(crew):
                 if worker.idle and (piece := next(waiting, None)) is not None:
-                    worker.give(piece, time_limit)
+                    worker.give(piece)
                 elif worker.idle:
                     crew.remove(worker)
                     worker.end()
@@ -267,9 +283,10 @@ def run(pieces: Sequence[Piece], workers: int, time_limit: float) -> Iterator[li
                 if worker.pipe in ready:
                     try:
                         line = worker.pipe.recv()
-                    except EOFError:
+                    except (EOFError, OSError):  # OSError: ended within a line
                         worker.process.join(5)
-                        failed = f"the process ended with code {worker.process.exitcode}"
+                        late = hasattr(signal, "SIGPROF") and worker.process.exitcode == -signal.SIGPROF
+                        failed = slow if late else f"the process ended with code {worker.process.exitcode}"
                     else:
                         if line is not None:
                             worker.lines.append(line)
@@ -278,12 +295,12 @@ def run(pieces: Sequence[Piece], workers: int, time_limit: float) -> Iterator[li
                         if worker.piece is not None:
                             yield worker.lines
                 elif time.monotonic() > worker.deadline:
-                    failed = f"more than {time_limit:g} s"
+                    failed = slow
                 if failed:
                     worker.end()
                     if worker.piece is None:
                         raise MllmError(f"a worker did not start: {failed}")
-                    crew[place] = _Worker()
+                    crew[place] = _Worker(time_limit)
                     yield [*worker.lines, _unfinished(worker.piece, worker.lines, failed, time_limit)]
     finally:
         for worker in crew:
@@ -332,7 +349,7 @@ def main(
     report: Annotated[Path, typer.Option(help="JSON lines; what it has already is not done again")] = Path(
         "round_trip.jsonl"
     ),
-    time_limit: Annotated[float, typer.Option(min=1, help="seconds for a score")] = 30,
+    time_limit: Annotated[float, typer.Option(min=1, help="seconds of processor time for a score")] = 30,
     limit: Annotated[int | None, typer.Option(min=1, help="at most so many scores, evenly from all")] = None,
     workers: Annotated[int, typer.Option(min=1, help="processes")] = 2,
     kinds: Annotated[str, typer.Option("--format", help="comma-separated: abc, midi, musicxml, kern")] = "",

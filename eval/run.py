@@ -207,8 +207,8 @@ def _ask(run: Run, asked: Respondent, conditions: Sequence[str], beside: str = "
 def _answers(run: Run, asked: Respondent, jobs: Sequence[_Job]) -> dict[str, Failure]:
     """Ask what is not known yet; the failures by key."""
     missing = {job.key: job for job in jobs if job.key not in run.answers}
-    # alike prompts together: a batch is as slow as its longest
-    order = sorted(missing.values(), key=lambda job: (job.task.max_new_tokens, len(str(_written(job.messages)))))
+    # questions about one recording together, for it is read once; else alike prompts: a batch is as slow as its longest
+    order = sorted(missing.values(), key=lambda job: (job.task.max_new_tokens, *_alike(job.messages)))
     bar = run.progress.add_task(f"asking {asked.name}", total=len(order), visible=bool(order))
     failed: dict[str, Failure] = {}
     for batch in _slices(order, asked.at_once):
@@ -261,6 +261,13 @@ def _likeliest(item: Item, weights: Sequence[Sequence[float]]) -> dict[str, floa
 def _written(messages: Messages) -> Messages:
     """Messages as JSON holds them: a sound by its key."""
     return json.loads(json.dumps(messages, default=lambda value: value.key if isinstance(value, Sound) else str(value)))
+
+
+def _alike(messages: Messages) -> tuple[int, str, int]:
+    """Parts of a prompt that are sounds, the first one's key, and the length of it all."""
+    parts = [part for m in messages if not isinstance(m["content"], str) for part in m["content"]]
+    sounds = [part["audio"].key for part in parts if part["type"] == "audio"]
+    return len(sounds), sounds[0] if sounds else "", len(str(_written(messages)))
 
 
 def _tools(run: Run, fit_clips: int) -> None:

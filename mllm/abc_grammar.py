@@ -196,8 +196,13 @@ class _Voice:
         self.plain = names_of(self.key, plain)
         triads = [plain[i : i + 5 : 2] for i in range(len(plain) - 4)] if self.chords else []
         chords = ["[" + "".join(names_of(self.key, triad)) + "]" for triad in triads]
-        # an accidental holds to the end of the bar: it must not stand on the letter that closes the tune
-        names = [n for n in names_of(self.key, every) if n in self.plain or self.key.tonic[0] not in n.upper()]
+        # an accidental holds to the end of its bar in all octaves: it must neither stand on the letter that closes the
+        # tune nor lead out of the range
+        names = [
+            name
+            for pitch, name in zip(every, names_of(self.key, every), strict=True)
+            if name in self.plain or (self.key.tonic[0] not in name.upper() and self.carries(pitch, name, plain))
+        ]
         self.rules[f"{self.name}n"] = either(map(quoted, names))
         self.rules[f"{self.name}s"] = either([f"{self.name}n", quoted("z"), *map(quoted, chords)])
         closes = [p for p in plain if p % 12 == self.key.pitch_class]
@@ -206,6 +211,12 @@ class _Voice:
         start, end = self.spans[-1]
         self.close = next(n for n in _CLOSES if _fillable(start, end, n, self.beat))
         self.rules[f"{self.name}f"] = either(quoted(name) for name in names_of(self.key, tuple(closes)))
+
+    def carries(self, pitch: int, name: str, plain: tuple[int, ...]) -> bool:
+        """Whether every plain note of an altered one's letter stays in the range when it is altered likewise."""
+        letter = name.lstrip("^_=")[0].upper()
+        same = [p for p, other in zip(plain, self.plain, strict=True) if other[0].upper() == letter]
+        return all(self.part.lowest <= p + (pitch - p + 6) % 12 - 6 <= self.part.highest for p in same)
 
     def length(self, sixteenths: int) -> str:
         return note_length(Fraction(sixteenths, _QUARTER) / self.unit)

@@ -14,6 +14,7 @@ from mllm.abc_fields import default_unit, read_key, read_metre, read_tempo, read
 from mllm.abc_lyrics import align
 from mllm.abc_voice import TOKEN, Voice
 from mllm.errors import ScoreError
+from mllm.score_jumps import in_order
 from mllm.score_repeats import unfold as play_out
 from mllm.score_types import (
     DRUMS,
@@ -31,6 +32,8 @@ from mllm.score_types import (
 MAX_LETTERS = 300_000  # of one tune: read in three seconds or less, whatever stands there
 
 _OF_A_BOOK = re.compile(r"[ILMQU]:|%%MIDI")  # what stands before the first tune and holds for all of them
+_OCTAVE = re.compile(r"\boctave=\s*([+-]?\d)\b")
+_TRANSPOSE = re.compile(r"\btranspose=\s*([+-]?\d{1,2})\b")
 _NOTES = re.compile(r"[A-Ga-gxyz\d\s/,'^_=<>(){}\[\]:&.~!-]*")  # a line of music without a bar line
 _ENDING_OF_LINE = re.compile(r"\s*([1-9])(?=\s*[A-Ga-gxz^_=(\[{\"~.])")  # its bar line ends the line before
 
@@ -83,11 +86,13 @@ class _Reader:
         self.name, self.line_number = name, 0
         self.title = ""
         self.tempo: float | None = None
-        self.key: Key | None = None
+        self.key: Key | None = None  # as it sounds
+        self.written: Key | None = None
         self.metre: tuple[int, int] | None = None
         self.unit: Fraction | None = None
         self.sharps: dict[str, int] = {}
-        self.octave = 0
+        self.octave = self.transposed = 0
+        self.carried = "pitch"  # see Voice
         self.program = ""
         self.in_body = False
         self.directive = False  # inside of a %% directive that goes on in the next line
@@ -115,6 +120,8 @@ class _Reader:
             return self.midi(line.split())
         if continued:
             return None
+        if directive := re.match(r"(?:%%|I:)\s*propagate-accidentals\s+(not|octave|pitch)\b", line):
+            return self.set_carried(directive[1])
         line = re.sub(r"(?<!\\)%.*", "", line)
         match = re.match(r"([A-Za-z+]):(?![|:])\s*(.*)", line)
         if match:
@@ -145,6 +152,11 @@ class _Reader:
             self.program = DRUMS
         if self.program and self.current:
             self.current.name = self.program
+
+    def set_carried(self, how: str) -> None:
+        self.carried = how
+        for voice in self.voices.values():
+            voice.carried = how
 
     def field(self, letter: str, value: str) -> None:
         """Read one information field such as `M:6/8`; unknown letters are skipped."""
@@ -196,15 +208,22 @@ class _Reader:
 
     def set_key(self, key: Key | None, sharps: dict[str, int], value: str) -> None:
         """The header ends with the first key; a later one changes it from here on."""
-        octave = re.search(r"octave=(-?\d)", value)
+        octave, transposed = _OCTAVE.search(value), _TRANSPOSE.search(value)
         if not self.in_body:
-            self.in_body, self.key, self.sharps = True, key, sharps
             self.octave = int(octave[1]) if octave else 0
+            self.transposed = int(transposed[1]) if transposed else 0
+            self.in_body, self.sharps, self.written = True, sharps, key
+            self.key = key.transpose(self.transposed) if key else None
             for voice in self.voices.values():  # voices declared before K:
                 voice.sharps, voice.metre = dict(sharps), self.metre
                 voice.unit = self.unit or default_unit(self.metre)
+                voice.octave = voice.octave or self.octave
+                voice.transpose(voice.transposed or self.transposed, key)
             return
         voice, none = self.voice(), value.strip().lower().startswith("none")
+        if transposed:
+            voice.transpose(int(transposed[1]), key)
+        key = key.transpose(voice.transposed) if key else None
         if sharps != voice.sharps or (key and self.key and key != self.key):
             if voice.time == 0 and len(self.voices) == 1:
                 self.key = key
@@ -227,21 +246,26 @@ class _Reader:
             voice = self.voices[label] = self.new_voice()
         if name := re.search(r'(?:\bname|\bnm)\s*=\s*"([^"]*)"', value):
             voice.name = name[1].replace("\\n", " ").replace("\\%", "%").strip()
-        if octave := re.search(r"octave=(-?\d)", value):
+        if octave := _OCTAVE.search(value):
             voice.octave = int(octave[1])
+        if transposed := _TRANSPOSE.search(value):
+            voice.transpose(int(transposed[1]), self.written)
         if re.search(r"\bperc\b", value):
             voice.name = DRUMS
         self.current = voice
 
     def new_voice(self) -> Voice:
-        return Voice(
+        voice = Voice(
             self.counted,
             self.unit or default_unit(self.metre),
             self.metre,
             dict(self.sharps),
             self.octave,
             self.program,
+            carried=self.carried,
         )
+        voice.transpose(self.transposed, self.written)
+        return voice
 
     def voice(self) -> Voice:
         if self.current is None:
@@ -285,6 +309,8 @@ class _Reader:
         voices = [v for v in self.voices.values() if v.notes]
         if not voices:
             raise self.error("a header but no notes")
+        for voice in voices:
+            voice.end_bar()
         first = voices[0]
         notes, graces, lyrics = [], [], []
         for index, voice in enumerate(voices):
@@ -308,6 +334,7 @@ class _Reader:
             metres=changes_after(self.metre, _in_order(self.metres)),
             tempos=changes_after(self.tempo, _in_order(self.tempos)),
             repeats=tuple(dict.fromkeys((float(moment), mark) for moment, mark in first.repeats)),
+            jumps=in_order((float(moment), mark) for v in voices for moment, mark in v.jumps),
             chords=tuple(sorted({chord for v in voices for chord in v.chords})),
             lyrics=tuple(sorted(lyrics)),
             graces=tuple(sorted(graces)),

@@ -7,12 +7,15 @@ from fractions import Fraction
 from typing import Any
 
 from mllm.abc_fields import ACCIDENTALS, STRING
-from mllm.chord_symbols import is_chord_symbol
+from mllm.chord_symbols import chord_text, move_chord_symbol
 from mllm.errors import ScoreError
-from mllm.score_types import MAX_QUARTERS, ChordSymbol
+from mllm.score_jumps import AT_START, SEGNO, jump_of
+from mllm.score_types import MAX_QUARTERS, ChordSymbol, Key
+from mllm.transposition import fifths_moved
 
 _MAX_DENOMINATOR = 1 << 20  # of a moment in quarters: keeps the arithmetic of absurd note lengths small
 
+_SIGNS = {"S": "segno", "O": "coda"}  # letters that stand for them unless U: says otherwise
 _STEPS = "CDEFGAB"
 _SEMITONES = (0, 2, 4, 5, 7, 9, 11)
 _LENGTH = r"(?P<{0}num>\d*)(?P<{0}slash>/*)(?P<{0}den>\d*)"
@@ -65,10 +68,13 @@ class Voice:
     sharps: dict[str, int]  # alteration of each letter by the key signature
     octave: int = 0
     name: str = ""
+    transposed: int = 0  # semitones that it sounds above what is written
+    fifths: int = 0  # the same along the line of fifths, for the names of chords
+    carried: str = "pitch"  # how far an accidental holds within its bar: a word of %%propagate-accidentals
     time: Fraction = Fraction(0)
     bar_start: Fraction = Fraction(0)
     bar_end: Fraction | None = None  # of the first layer, while an overlay is read
-    altered: dict[int, int] = field(default_factory=dict)  # by staff step, until the bar line
+    altered: dict[int, int] = field(default_factory=dict)  # by what `place` says, until the bar line
     tied: list[Sounding] = field(default_factory=list)
     last: list[Sounding] = field(default_factory=list)  # the notes of the last chord, for ties and broken rhythm
     last_length: Fraction = Fraction(0)
@@ -78,6 +84,8 @@ class Voice:
     notes: list[Sounding] = field(default_factory=list)
     bars: list[Fraction] = field(default_factory=list)  # where bar lines stand
     repeats: list[tuple[Fraction, str]] = field(default_factory=list)
+    jumps: list[tuple[Fraction, str]] = field(default_factory=list)
+    before_line: list[str] = field(default_factory=list)  # jumps of this bar that stand at its end
     chords: list[ChordSymbol] = field(default_factory=list)
     graces: list[tuple[Fraction, int]] = field(default_factory=list)
     before: list[int] = field(default_factory=list)  # grace notes whose main note is still to come
@@ -85,6 +93,10 @@ class Voice:
     line: list[Fraction | None] = field(default_factory=list)  # of the last line: starts of notes, None at bar lines
     verse: int = 0  # w: lines under it so far
     block: int = 0  # the line of music that `line` is of
+
+    def transpose(self, semitones: int, written: Key | None) -> None:
+        """What is written from here on, in a key, sounds so many semitones higher (`transpose=` of K: and V:)."""
+        self.transposed, self.fifths = semitones, fifths_moved(written, semitones) if semitones else 0
 
     def length(self, num: str, slash: str, den: str) -> Fraction:
         if len(num) > 4 or len(den) > 4 or len(slash) > 8:
@@ -98,7 +110,11 @@ class Voice:
 
     def token(self, get: dict[str, Any]) -> None:
         """Read one match of TOKEN: note, rest, chord, bar line, tuplet; ScoreError says what is wrong with it."""
-        if get["skip"] is not None or get["slur"]:
+        if get["slur"]:
+            return
+        if (skip := get["skip"]) is not None:
+            if len(skip) > 1 or skip in _SIGNS:
+                self.jump(jump_of(_SIGNS.get(skip, skip.strip("!+"))))
             return
         if get["nstep"]:
             length = self.length(get["nnum"], get["nslash"], get["nden"])
@@ -118,9 +134,10 @@ class Voice:
         elif get["volta"]:
             self.ending(get["volta"])
         elif get["words"]:
-            text = get["words"].strip('"').strip()
-            if is_chord_symbol(text):
-                self.chords.append(ChordSymbol(float(self.time), text))
+            if text := chord_text(get["words"].strip('"')):
+                self.chords.append(ChordSymbol(float(self.time), move_chord_symbol(text, self.fifths)))
+            else:
+                self.jump(jump_of(get["words"].strip('"')))
         elif get["grace"]:
             for grace in _IN_CHORD.finditer(get["grace"]):
                 self.counted()
@@ -163,7 +180,7 @@ class Voice:
             alteration = ACCIDENTALS[accidental]
             tied = next((n for n in open_ties if n.step == step), None) if alteration is None else None
             if alteration is not None:
-                self.altered[step] = alteration
+                self.altered[self.place(step)] = alteration
             pitch = tied.pitch if tied else self.pitch(step, alteration, f"{accidental}{letter}{marks}")
             before = tied or next((n for n in open_ties if n.pitch == pitch), None)
             if before:
@@ -181,11 +198,16 @@ class Voice:
         step = _STEPS.index(letter.upper()) + 7 * (5 if letter.islower() else 4)
         return step + 7 * (marks.count("'") - marks.count(",") + self.octave)
 
+    def place(self, step: int) -> int:
+        """What an accidental at a staff position holds for: its letter in all octaves (ABC 2.1, 11.3), or in one."""
+        return step if self.carried == "octave" else step % 7
+
     def pitch(self, step: int, alteration: int | None, written: str) -> int:
         """The MIDI number of a staff position as the bar and the key alter it."""
         if alteration is None:
-            alteration = self.altered.get(step, self.sharps.get(_STEPS[step % 7], 0))
-        pitch = 12 * (step // 7 + 1) + _SEMITONES[step % 7] + alteration
+            carried = self.altered.get(self.place(step)) if self.carried != "not" else None
+            alteration = carried if carried is not None else self.sharps.get(_STEPS[step % 7], 0)
+        pitch = 12 * (step // 7 + 1) + _SEMITONES[step % 7] + alteration + self.transposed
         if not 0 <= pitch <= 127:
             raise ScoreError(f"the note {written[:20]} lies outside of the MIDI range")
         return pitch
@@ -215,12 +237,27 @@ class Voice:
         if self.bar_end is not None:
             self.time, self.bar_end = max(self.time, self.bar_end), None
         self.bar_start, self.altered = self.time, {}
+        self.end_bar()
         self.line.append(None)
         self.bars.append(self.time)
         closes, opens = text.startswith(":"), text.endswith(":")
         self.repeats += [(self.time, mark) for mark, there in ((":|", closes), ("|:", opens)) if there]
         if ending:
             self.ending(ending)
+
+    def jump(self, mark: str | None) -> None:
+        """D.C., a coda and the like: a place to go to stands where its bar begins, the others where theirs ends."""
+        if mark in AT_START and self.time == self.bar_start:
+            self.jumps.append((self.time, mark))
+        elif mark == SEGNO:
+            self.jumps.append((self.bar_start, mark))
+        elif mark:
+            self.before_line.append(mark)
+
+    def end_bar(self) -> None:
+        """The marks that stand at the end of the bar, now that it is known where that is."""
+        self.jumps += [(self.time, mark) for mark in self.before_line]
+        self.before_line = []
 
     def ending(self, numbers: str) -> None:
         if numbers[0].isdigit():

@@ -10,11 +10,15 @@ from functools import lru_cache
 
 from mllm.abc_lyrics import written
 from mllm.measures import QUARTER, Event, bars_of, end_of, layers_of, moment_of
+from mllm.score_jumps import AT_START, CODA, DA_CAPO, DAL_SEGNO, FINE, SEGNO, TO_CODA
 from mllm.score_types import Key, Score
 
 _UNITS = (QUARTER // 2, QUARTER // 4, QUARTER)  # L:1/8, 1/16, 1/4: at equal length of text the first one
 _SHORTEST = QUARTER // 64  # of the common note values
 _BARS_A_LINE = 4
+_SIGNS = {
+    FINE: "fine", SEGNO: "segno", CODA: "coda", TO_CODA: "dacoda", DA_CAPO: "D.C.", DAL_SEGNO: "D.S.",
+}  # fmt: skip
 _MODE = {"major": "", "minor": "m"}  # other modes: their first three letters
 
 
@@ -63,6 +67,7 @@ class _Part:
     keys: dict[int, Key] = field(default_factory=dict)  # tick -> the key from there on
     lyrics: dict[int, dict[int, str]] = field(default_factory=dict)  # verse -> tick -> syllable
     marks: dict[int, set[str]] = field(default_factory=dict)  # tick -> repeats and endings
+    jumps: list[tuple[int, str]] = field(default_factory=list)  # ticks
 
 
 def _parts(score: Score) -> list[_Part]:
@@ -89,6 +94,7 @@ def _parts(score: Score) -> list[_Part]:
             if lyric.voice == voice:
                 made[place(lyric.onset)].lyrics.setdefault(lyric.verse, {})[moment_of(lyric.onset)] = lyric.text
         if not parts:
+            made[0].jumps = [(moment_of(moment), mark) for moment, mark in score.jumps]
             made[0].before = {moment_of(c.onset): f'"{c.text}"' for c in score.chords}
             for moment, tempo in score.tempos:
                 made[0].fields[moment_of(moment)] = f"[Q:{_tempo(tempo)}]" + made[0].fields.get(moment_of(moment), "")
@@ -117,7 +123,11 @@ def _rows(part: _Part, unit: int, key: Key | None) -> list[str]:
             else:
                 line += f" {'|:' if opens else '|'}{ending} "
             text, key = _bar(bar, unit, key, part)
-            line += text
+            begin, end = bar[0].start, bar[-1].end
+            line += "".join(f"!{_SIGNS[m]}!" for tick, m in part.jumps if m in AT_START and begin <= tick < end) + text
+            line += "".join(f" !{_SIGNS[m]}!" for tick, m in part.jumps if m not in AT_START and begin < tick <= end)
+            if number + 1 == len(part.bars):  # chords behind the last note
+                line += "".join(f" {chord}" for tick, chord in sorted(part.before.items()) if tick >= end)
         after = part.marks.get(row[-1][-1].end, set())
         last = first + len(row) == len(part.bars)
         lines.append(line + (" :|" if ":|" in after else " |]" if last else " |"))

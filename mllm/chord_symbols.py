@@ -15,6 +15,18 @@ _SYMBOL = re.compile(
 )
 
 
+NO_CHORD = "N.C."
+_NO_CHORD = re.compile(r"(?i)\(?n\.? ?c\.?\)?|no chord")
+
+
+def chord_text(text: str) -> str:
+    """A text above the notes as it stands among the chords of a score: a symbol as written, "N.C." where the chord
+    before it ends and none begins, "" where it is about something else.
+    """
+    text = text.strip()
+    return NO_CHORD if _NO_CHORD.fullmatch(text) else text if is_chord_symbol(text) else ""
+
+
 def is_chord_symbol(text: str) -> bool:
     """Whether a text above the notes names a chord, rather than saying "Fine" or "D.C. al Coda"."""
     return _match(text) is not None
@@ -63,10 +75,13 @@ def to_music21(text: str) -> Any:
     """The symbol as a `music21.harmony.ChordSymbol` that is written as a symbol and keeps its wording.
 
     music21 spells a flat "-", so a minus for minor becomes "m"; of a kind that it does not know, root and bass stand.
+    "N.C." is its `NoChord`. Raises ValueError for what is no chord symbol.
     """
     from music21 import harmony
     from music21.exceptions21 import Music21Exception
 
+    if text == NO_CHORD:
+        return harmony.NoChord(NO_CHORD)
     root, kind, bass = parts_of(text)
     root, bass = root.replace("b", "-"), bass.replace("b", "-")
     known = re.sub(r"^(?:-|mi(?!n))", "m", kind).replace("m7b5", "ø7").replace("Δ", "maj7")
@@ -82,6 +97,10 @@ def to_music21(text: str) -> Any:
 
 def from_music21(symbol: Any) -> str:
     """The text of a `music21.harmony.ChordSymbol`: as written where that says all of it, else as music21 names it."""
+    from music21 import harmony
+
+    if isinstance(symbol, harmony.NoChord):
+        return NO_CHORD
     root, bass = symbol.root(), symbol.bass()
     added = [str(step.degree) for step in symbol.chordStepModifications]
     if symbol.chordKindStr and root is not None and all(degree in symbol.chordKindStr for degree in added):

@@ -73,6 +73,9 @@ def find_bars(sentence: str) -> Iterator[Found]:
 
 # notes
 _HAS_AN = r"(?:an?|no)(?=\s[A-G](?:#|b|\d|\s(?:sharp|flat|in\s(?:the|it)|note)))"
+_BARE = (
+    r"(?:\s(?:is|was|being)\b|\s?[:=|])?\s{0,4}(?=[A-G](?:#|b)?\d)"  # no word "note": its octave says that it is one
+)
 _NOTE_CUES = {
     "first": pattern(
         rf"\b(?:starts?|begins?|opens?|starting|beginning|opening)\s(?:(?:on|with|at|from)\s|:\s?){SMALL}"
@@ -84,11 +87,11 @@ _NOTE_CUES = {
     ),
     "highest": pattern(
         rf"\b(?:highest|top)\s(?:melody\s)?{PITCH}{IS}{SMALL}|\b(?:peaks|climaxes)\s(?:at|on)\s{SMALL}"
-        r"|\bhighest\s?[:=|]?\s{0,4}(?=[A-G](?:#|b)?\d)"
+        rf"|\bhighest{_BARE}"
     ),
     "lowest": pattern(
         rf"\b(?:lowest|bottom)\s(?:melody\s)?{PITCH}{IS}{SMALL}"
-        r"|\blowest\s?[:=|]?\s{0,4}(?=[A-G](?:#|b)?\d)"
+        rf"|\blowest{_BARE}"
     ),
     "range": pattern(
         r"\b(?:range|ranges|compass|ambitus|spans|spanning|ranging|moves|extends|goes)\b"
@@ -99,7 +102,8 @@ _NOTE_CUES = {
     ),
 }
 _NOTE_IS = pattern(
-    rf"\s(?:is|was|as|being)\s(?:the|its)\s(highest|lowest|first|last|top|final|bottom)\s(?:melody\s)?{PITCH}\b"
+    rf"\s(?:is|was|as|being)\s(?:the|its)\s(?:(highest|lowest|first|last|top|final|bottom)\s(?:melody\s)?{PITCH}\b"
+    r"|(highest|lowest)(?=\s?(?:[.,;!)]|$)|\sand\b))"
 )
 _SAME = {"top": "highest", "bottom": "lowest", "final": "last"}
 _SEMITONES = pattern(r"\b(?:range|compass|ambitus|spans)\b[^.;]{0,20}?\b(NUM)\s(?:semitones|half\ssteps)")
@@ -122,7 +126,7 @@ def find_notes(sentence: str) -> Iterator[Found]:
     for note in NOTE.finditer(sentence):
         match_is = _NOTE_IS.match(sentence, note.end())
         if match_is and taken.take(note.start(), match_is.end()):
-            what = match_is[1].lower()
+            what = (match_is[1] or match_is[2]).lower()
             yield {"what": _SAME.get(what, what), "notes": [read_note(note)]}, note.start(), match_is.end()
     for match in _SEMITONES.finditer(sentence):
         count = number_of(match[1])

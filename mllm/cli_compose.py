@@ -23,6 +23,9 @@ def compose(
     source: Annotated[
         Path | None, typer.Option("--from", help="The tune to go on from: abc, mid, musicxml, mxl or krn.")
     ] = None,
+    tune: Annotated[
+        int | None, typer.Option("--tune", "--number", help="Of a tune book in --from: the X: of the tune.")
+    ] = None,
     key: Annotated[str | None, typer.Option(help='Such as G, Dm or "D dorian".')] = None,
     metre: Annotated[str | None, typer.Option(help="Such as 6/8.")] = None,
     bars: Annotated[int | None, typer.Option(help="Full bars of the whole tune.")] = None,
@@ -54,10 +57,12 @@ def compose(
     from mllm.composing_tasks import Request, plan
 
     check_suffix(output)
+    if tune is not None and source is None:
+        raise ScoreError(f"--tune {tune}: there is no --from that it is of")
     lowest, highest = read_range(pitches) if pitches else (None, None)
     request = Request(
         task=task,
-        source=_source(source, output) if source else None,
+        source=_source(source, output, tune) if source else None,
         key=_key(key) if key else None,
         metre=_metre(metre) if metre else None,
         bars=bars,
@@ -77,14 +82,22 @@ def compose(
     typer.echo(f"{output}: {len(piece.score.notes)} notes; as asked: {kept}{f'; not: {missed}' if missed else ''}")
 
 
-def _source(path: Path, output: Path) -> Score:
-    from mllm.score import read_score
+def _source(path: Path, output: Path, number: int | None) -> Score:
+    """The tune to go on from; of a book without a number the first, and that is said."""
+    from mllm.score import read_score, tune_numbers
 
     if not path.is_file():
         raise ScoreError(f"{path}: no such file" if not path.exists() else f"{path}: not a file")
     if output.exists() and output.samefile(path):
         raise ScoreError(f"{output}: is the source itself: name another file")
-    return read_score(path)
+    score = read_score(path, number=number)
+    if path.suffix.lower() == ".abc" and number is None:
+        numbers = tune_numbers(path.read_bytes().decode("latin-1"))
+        if len(numbers) > 1:
+            typer.echo(f"{path}: the first of {len(numbers)} tunes, X:{numbers[0]}; --tune takes another", err=True)
+    elif path.suffix.lower() != ".abc" and number is not None:
+        raise ScoreError(f"--tune {number}: {path} is no tune book, it holds one score")
+    return score
 
 
 def _key(text: str) -> Key:

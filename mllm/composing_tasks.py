@@ -179,7 +179,7 @@ def _given(request: Request) -> Score:
         raise ScoreError(
             f"{name}: changes its {' and '.join(sorted(source.changes & {'key', 'metre'}))}: give a part of it"
         )
-    plain = replace(source, tempos=(), repeats=(), chords=(), lyrics=(), graces=(), abc=None, bars=())
+    plain = replace(source, tempos=(), repeats=(), jumps=(), chords=(), lyrics=(), graces=(), abc=None, bars=())
     key = plain.key or (Key.from_signature(plain.signature) if plain.signature is not None else None)
     if key is None or plain.metre is None:
         raise ScoreError(f"{name}: states no {'key' if key is None else 'metre'}, which a {request.task} needs")

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
-from mllm.chord_symbols import from_music21, is_chord_symbol
+from mllm.chord_symbols import chord_text, from_music21
 from mllm.errors import ScoreError
+from mllm.score_jumps import AT_START, CODA, in_order, jump_of
 from mllm.score_types import (
     DRUM_CHANNEL,
     DRUMS,
@@ -79,6 +80,7 @@ def score_of(piece: Any) -> Score:
     measures = list(parts[0].getElementsByClass(stream.Measure))
     score.bars = tuple(float(m.offset) for m in measures[1:])
     score.repeats = _repeats(measures)
+    score.jumps = in_order(mark for part in parts for mark in _jumps(part))
     if score.bars and score.bar_length and score.bars[0] < score.bar_length:
         score.pickup = score.bars[0]
     return score
@@ -98,8 +100,8 @@ def _sounds_of(part: Any, voice: int) -> tuple[list[Note], list[Grace], list[Lyr
     for element in part.flatten().notes:
         onset, length = float(element.offset), float(element.quarterLength)
         if isinstance(element, harmony.Harmony):
-            text = from_music21(element) if isinstance(element, harmony.ChordSymbol) else ""
-            if is_chord_symbol(text):
+            text = chord_text(from_music21(element)) if isinstance(element, harmony.ChordSymbol) else ""
+            if text:
                 symbols.add(ChordSymbol(onset, text))
             continue
         if element.duration.isGrace:
@@ -180,6 +182,19 @@ def _timeline(marks: Iterable[tuple[float, Change]]) -> tuple[Change | None, tup
     return first, changes_after(first, marks)
 
 
+def _jumps(part: Any) -> Iterator[tuple[float, str]]:
+    """D.C., Fine, segno and coda: at the start of their bar what is gone to, at its end what it is gone from."""
+    from music21 import repeat, stream
+
+    for measure in part.getElementsByClass(stream.Measure):
+        start, length = float(measure.offset), float(measure.quarterLength)
+        for sign in measure.recurse().getElementsByClass(repeat.RepeatExpression):
+            mark = jump_of(sign.getText() or "")
+            late = float(sign.getOffsetInHierarchy(measure)) > length / 2
+            if mark:
+                yield start + length * (mark not in AT_START or (mark == CODA and late)), mark
+
+
 def _repeats(measures: list[Any]) -> tuple[tuple[float, str], ...]:
     from music21 import bar, spanner
 
@@ -192,5 +207,7 @@ def _repeats(measures: list[Any]) -> tuple[tuple[float, str], ...]:
                 marks.append((moment, 0, ":|") if line.direction == "end" else (moment, 1, "|:"))
         for bracket in measure.getSpannerSites(spanner.RepeatBracket):
             if bracket.isFirst(measure):
-                marks.append((start, 2, f"[{','.join(map(str, bracket.numberRange))[:8]}"))
+                # some programs leave the number of a first ending empty, which music21 reads as 0
+                numbers = [number for number in bracket.numberRange if number > 0] or [1]
+                marks.append((start, 2, f"[{','.join(map(str, numbers))[:8]}"))
     return tuple((moment, mark) for moment, _, mark in sorted(marks))

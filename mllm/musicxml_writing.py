@@ -9,11 +9,12 @@ from dataclasses import replace
 from fractions import Fraction
 from typing import Any, TypeVar
 
-from mllm.chord_symbols import is_chord_symbol, to_music21
+from mllm.chord_symbols import chord_text, to_music21
 from mllm.errors import ScoreError
 from mllm.measures import QUARTER, Event, bars_of, end_of, layers_of, moment_of
 from mllm.quantization import quantize
 from mllm.score_bars import spelling_key
+from mllm.score_jumps import AT_START, CODA, DA_CAPO, DAL_SEGNO, FINE, SEGNO, TO_CODA
 from mllm.score_types import DRUM_CHANNEL, DRUMS, Grace, Key, Lyric, Score, program_of
 
 Mark = TypeVar("Mark", Grace, Lyric)
@@ -49,6 +50,7 @@ def _exported(score: Score) -> bytes:
     piece.metadata.title = score.title or None
     if not score.metre and not score.bars:  # a bar as long as the piece is hard to read, and slow to write
         score = replace(score, bars=tuple(float(n) for n in range(_LONGEST, math.ceil(score.length), _LONGEST)))
+    beams = _Beams()
     for voice in sorted({n.voice for n in score.notes}):
         name = score.instruments[voice] if voice < len(score.instruments) else ""
         part = stream.Part(id=f"P{len(piece.parts) + 1}")
@@ -58,7 +60,7 @@ def _exported(score: Score) -> bytes:
             sound.instrumentId = f"{part.id}-I1"
             sound.midiProgram, sound.midiChannel = (0, DRUM_CHANNEL) if name == DRUMS else (program_of(name), None)
             part.insert(0, sound)
-        measures = _measures(score, voice, first=not piece.parts)
+        measures = _measures(score, voice, first=not piece.parts, beams=beams)
         for measure in measures:
             part.append(measure)
         for bracket in _endings(score, measures):
@@ -67,6 +69,7 @@ def _exported(score: Score) -> bytes:
         _make_readable(part, measures, drums=name == DRUMS)
         if len(piece.parts) == 1:
             _put_chords(score, measures)
+    defaults.divisionsPerQuarter = QUARTER  # music21's own are half as many: a 64th of a quarter is no whole number
     exporter = GeneralObjectExporter(piece)
     exporter.makeNotation = False  # bars, rests and ties are made already, and music21 trips over some of them
     data: bytes = exporter.parse()
@@ -78,22 +81,50 @@ def _exported(score: Score) -> bytes:
     return data
 
 
+class _Beams:
+    """Beams by the metre, found once for each rhythm: music21's own way takes most of the time of a long score.
+
+    Stems are left to the program that draws them.
+    """
+
+    def __init__(self) -> None:
+        self._signatures: dict[tuple[int, int], Any] = {}
+        self._known: dict[tuple[Any, ...], list[Any]] = {}
+
+    def put(self, measure: Any, metre: tuple[int, int] | None, length: int) -> None:
+        """Sets the beams of a bar's notes; `length` is the bar's in ticks. A bar that is too short begins late."""
+        from music21 import meter
+
+        late = QUARTER * 4 * metre[0] // metre[1] - length if metre else -1
+        if metre is None or late < 0:
+            return
+        if metre not in self._signatures:
+            self._signatures[metre] = meter.TimeSignature(f"{metre[0]}/{metre[1]}")
+        for inside in measure.voices or [measure]:
+            sounds = [one for one in inside.notesAndRests if not one.duration.isGrace]
+            rhythm = (metre, late, *((one.isRest, one.quarterLength) for one in sounds))
+            if rhythm not in self._known:
+                self._known[rhythm] = self._signatures[metre].getBeams(sounds, Fraction(late, QUARTER))
+            for one, group in zip(sounds, self._known[rhythm], strict=True):
+                if group is not None:
+                    one.beams = group
+
+
 def _put_chords(score: Score, measures: list[Any]) -> None:
     """Chord symbols, once accidentals and clefs are chosen: music21 counts their pitches as sounding ones."""
     starts = [float(measure.offset) for measure in measures]
     for chord in score.chords:
-        if is_chord_symbol(chord.text):
+        if text := chord_text(chord.text):
             place = max(bisect_right(starts, chord.onset + 1e-6) - 1, 0)
-            measures[place].insert(Fraction(moment_of(chord.onset - starts[place]), QUARTER), to_music21(chord.text))
+            measures[place].insert(Fraction(moment_of(chord.onset - starts[place]), QUARTER), to_music21(text))
 
 
 def _make_readable(part: Any, measures: list[Any], drums: bool) -> None:
-    """Clef, beams, the numbers of tuplets and a last bar line: what is not heard and yet missed by who reads."""
+    """Clef, the numbers of tuplets and a last bar line: what is not heard and yet missed by who reads."""
     from music21 import bar, clef
     from music21.stream.makeNotation import makeTupletBrackets
 
     measures[0].insert(0, clef.PercussionClef() if drums else clef.bestClef(part, recurse=True))
-    part.makeBeams(inPlace=True, failOnNoTimeSignature=False)
     for measure in measures:
         for inside in measure.voices or [measure]:
             makeTupletBrackets(inside, inPlace=True)
@@ -101,7 +132,7 @@ def _make_readable(part: Any, measures: list[Any], drums: bool) -> None:
         measures[-1].rightBarline = bar.Barline("final")
 
 
-def _measures(score: Score, voice: int, first: bool) -> list[Any]:
+def _measures(score: Score, voice: int, first: bool, beams: _Beams) -> list[Any]:
     from music21 import stream
 
     layers = layers_of(score.notes, voice)
@@ -119,6 +150,8 @@ def _measures(score: Score, voice: int, first: bool) -> list[Any]:
             if begin <= tick < end or (last and tick >= end):
                 measure.insert(Fraction(tick - begin, QUARTER), mark)
         _put_repeats(score, measure, begin, end)
+        if first:
+            _put_jumps(score, measure, begin, end)
         for index, bars in enumerate(barred):
             if number >= len(bars):
                 continue
@@ -138,7 +171,10 @@ def _measures(score: Score, voice: int, first: bool) -> list[Any]:
         _put_accidentals(measure, score, begin)
         if not number and score.pickup:
             measure.paddingLeft = (score.bar_length or 0) - score.pickup
-        measures.append(measure.splitAtDurations(recurse=True)[0])
+        if any(one.duration.type == "complex" for one in measure.recurse().notesAndRests):
+            measure = measure.splitAtDurations(recurse=True)[0]
+        beams.put(measure, score.metre_at(begin / QUARTER), end - begin)
+        measures.append(measure)
     return measures
 
 
@@ -220,6 +256,22 @@ def _put_repeats(score: Score, measure: Any, begin: int, end: int) -> None:
             measure.leftBarline = bar.Repeat(direction="start")
         elif mark == ":|" and moment_of(moment) == end:
             measure.rightBarline = bar.Repeat(direction="end")
+
+
+def _put_jumps(score: Score, measure: Any, begin: int, end: int) -> None:
+    from music21 import repeat
+
+    present = {mark for _, mark in score.jumps}
+    al_coda, al_fine = {CODA, TO_CODA} <= present, FINE in present
+    written = {
+        FINE: repeat.Fine, SEGNO: repeat.Segno, CODA: repeat.Coda, TO_CODA: repeat.Coda,
+        DA_CAPO: repeat.DaCapoAlCoda if al_coda else repeat.DaCapoAlFine if al_fine else repeat.DaCapo,
+        DAL_SEGNO: repeat.DalSegnoAlCoda if al_coda else repeat.DalSegnoAlFine if al_fine else repeat.DalSegno,
+    }  # fmt: skip
+    for moment, mark in score.jumps:
+        tick = moment_of(moment)
+        if begin <= tick < end if mark in AT_START else begin < tick <= end:
+            measure.insert(Fraction(tick - begin, QUARTER), written[mark]())
 
 
 def _endings(score: Score, measures: list[Any]) -> list[Any]:

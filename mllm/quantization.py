@@ -128,6 +128,7 @@ def quantize(score: Score, grid: Sequence[int] = GRID, *, limit: float = 1 / 16)
         pickup=nearest(score.pickup),
         bars=tuple(sorted({nearest(bar) for bar in score.bars})),
         repeats=tuple((nearest(moment), sign) for moment, sign in score.repeats),
+        jumps=tuple((nearest(moment), mark) for moment, mark in score.jumps),
         chords=tuple(replace(chord, onset=nearest(chord.onset)) for chord in score.chords),
         lyrics=tuple(replace(word, onset=nearest(word.onset)) for word in score.lyrics),
         graces=tuple(replace(grace, onset=nearest(grace.onset)) for grace in score.graces),

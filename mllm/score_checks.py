@@ -251,7 +251,7 @@ def check_bar(value: Value, score: Score) -> Finding:
     count = sum(bar.number > 0 for bar in bars)
     if value["what"] == "count":
         found, evidence = f"{count} bars", "bars as written, without the pickup"
-        if not inside(value, count) and score.repeats and inside(value, 2 * count):
+        if not inside(value, count) and (score.repeats or score.jumps) and inside(value, 2 * count):
             return unknown("the score has repeats: the number of bars played differs from that written", found)
         return Finding(inside(value, count), found, EXACT, evidence)
     bar = next((b for b in bars if b.number == value["bar"]), None)

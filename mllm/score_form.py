@@ -4,6 +4,7 @@ from bisect import bisect_left
 from typing import TypedDict
 
 from mllm.score_bars import NEAR, Bar, Piece, bar_quarters, bars_of_score, pitched
+from mllm.score_jumps import with_jumps
 from mllm.score_repeats import play_order
 from mllm.score_types import Note, Score
 
@@ -95,7 +96,7 @@ def _sections(score: Score, bars: list[Bar]) -> list[list[_Part]]:
     starts = [piece[0] for piece, _ in parts]
     sections: list[list[_Part]] = []
     played_to = 0.0
-    for start, end in play_order(score.repeats, parts[-1][0][1] if parts else 0.0):
+    for start, end in with_jumps(play_order(score.repeats, parts[-1][0][1] if parts else 0.0), score.jumps):
         back, played_to = start < played_to - NEAR, end
         for piece, bar in parts[bisect_left(starts, start - NEAR) : bisect_left(starts, end - NEAR)]:
             if not sections or back or _holds(opens, piece[0]):

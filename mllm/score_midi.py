@@ -11,6 +11,7 @@ import symusic
 
 from mllm.errors import ScoreError
 from mllm.score_types import DRUMS, MAX_NOTES, MAX_QUARTERS, Key, Lyric, Note, Score, instrument_name, program_of
+from mllm.whole_files import write_whole
 
 T = TypeVar("T")
 MAX_VOICES = 256
@@ -149,7 +150,7 @@ def to_midi(
 
     Args:
         score: what to write; a score without tempo is written at 120 quarters a minute.
-        path: also write the bytes there.
+        path: also write the bytes there: whole, or the file stays as it was.
         programs: General MIDI program of each voice, instead of `score.instruments`.
         tempo: quarters a minute from start to end, instead of the score's own.
         velocity: loudness of all notes, 1 to 127.
@@ -163,6 +164,7 @@ def to_midi(
 
     Raises:
         ScoreError: a tempo that MIDI cannot say or nobody could mean, more than fifteen different programs.
+        OSError: `path` cannot be written.
     """
     out: Any = symusic.Score(TICKS_PER_QUARTER)
     tempos = [(0.0, float(tempo or score.tempo or 120.0)), *(score.tempos if tempo is None else ())]
@@ -216,7 +218,7 @@ def to_midi(
         raise ScoreError(f"{len(by_program)} different instruments: MIDI has {CHANNELS} channels beside the drums'")
     data: bytes = out.dumps_midi()
     if path is not None:
-        Path(path).write_bytes(data)
+        write_whole(Path(path), data)
     return data
 
 

@@ -1,4 +1,4 @@
-"""Repeats and endings of a score, played out."""
+"""Repeats, endings and jumps of a score, played out."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from dataclasses import replace
 from typing import TypeVar
 
 from mllm.errors import ScoreError
+from mllm.score_jumps import with_jumps
 from mllm.score_types import MAX_NOTES, ChordSymbol, Grace, Lyric, Note, Score
 
 _NEAR = 1e-6  # quarters: what lies closer is the same moment
@@ -20,14 +21,15 @@ Stretch = tuple[float, float]  # from, to: written quarters
 def unfold(score: Score) -> Score:
     """The score as it sounds: what stands between repeat marks comes twice, each ending once.
 
-    A repeat goes back to the last "|:", or to the end of the last repeat, or to the start. Jumps in words (D.C. al
-    Fine) are not followed. Keys, metres and tempos that a repeat takes back are stated again.
+    A repeat goes back to the last "|:", or to the end of the last repeat, or to the start. A D.C. or D.S. is followed
+    as `score_jumps.with_jumps` says. Keys, metres and tempos that a repeat takes back are stated again.
 
     Raises ScoreError where more than 200,000 notes would sound.
     """
-    if not score.repeats:
+    if not score.repeats and not score.jumps:
         return score
-    order = play_order(score.repeats, max(score.length, score.bars[-1] if score.bars else 0.0))
+    end = max(score.length, score.bars[-1] if score.bars else 0.0)
+    order = with_jumps(play_order(score.repeats, end), score.jumps)
     onsets = sorted(note.onset for note in score.notes)
     if sum(bisect_left(onsets, end - _NEAR) - bisect_left(onsets, start - _NEAR) for start, end in order) > MAX_NOTES:
         raise ScoreError(f"more than {MAX_NOTES:,} notes when the repeats are played out")
@@ -39,6 +41,7 @@ def unfold(score: Score) -> Score:
         metres=_restated(score.metre, score.metres, order),
         tempos=_restated(score.tempo, score.tempos, order),
         repeats=(),
+        jumps=(),
         chords=tuple(_played(score.chords, order)),
         lyrics=tuple(_played(score.lyrics, order)),
         graces=tuple(_played(score.graces, order)),

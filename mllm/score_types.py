@@ -154,6 +154,7 @@ class Score:
     metres: tuple[tuple[float, tuple[int, int] | None], ...] = ()  # None: free from here on
     tempos: tuple[tuple[float, float], ...] = ()
     repeats: tuple[tuple[float, str], ...] = ()  # "|:" ":|" and endings "[1" "[2", in order; none once played out
+    jumps: tuple[tuple[float, str], ...] = ()  # see `score_jumps`, in order; none once played out
     chords: tuple[ChordSymbol, ...] = ()
     lyrics: tuple[Lyric, ...] = ()
     graces: tuple[Grace, ...] = ()

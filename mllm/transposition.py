@@ -33,7 +33,8 @@ def transpose(score: Score, semitones: int) -> Score:
         signature=None if score.signature is None else _moved_clef(score.signature, semitones),
         keys=tuple((moment, _moved_key(key, semitones)) for moment, key in score.keys),
         chords=tuple(
-            replace(c, text=move_chord_symbol(c.text, _fifths(score.key_at(c.onset), semitones))) for c in score.chords
+            replace(c, text=move_chord_symbol(c.text, fifths_moved(score.key_at(c.onset), semitones)))
+            for c in score.chords
         ),
         abc=score.abc if semitones == 0 else None,
     )
@@ -47,7 +48,7 @@ def _moved_clef(sharps: int, semitones: int) -> int:
     return Key.from_signature(sharps).transpose(semitones).signature
 
 
-def _fifths(key: Key | int | None, semitones: int) -> int:
+def fifths_moved(key: Key | int | None, semitones: int) -> int:
     """How far a transposition goes along the line of fifths, as the key in force is spelled there."""
     if key is None:
         far = (semitones * 7 + 5) % 12 - 5  # the nearest spelling: -5 to 6

@@ -30,6 +30,7 @@ from mllm.serve.engine_work import Work
 from mllm.serve.generation import BusyError, DeadlineError, EngineError, GenerationRequest, StoppingError
 from mllm.serve.key_values import Decoder
 from mllm.serve.prefix_cache import LIMIT, PrefixCache
+from mllm.serve.process_memory import give_back
 
 SLOTS = 32  # a step for so many takes a CPU little longer than one for eight: it reads the same weights
 PREPARERS = 2
@@ -37,6 +38,7 @@ AHEAD = 2  # requests prepared before there is a slot for them
 MOST_TOP_LOGPROBS = 20
 LONGEST_STOP = 1000  # characters
 ROOM_BYTES = 4 << 30
+TRIM_EVERY = 32  # answers
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -410,6 +412,8 @@ class MusicEngine:
             self._counts["completion_tokens"] += len(work.reply.tokens)
         now = time.monotonic()
         if how == "finished":
+            if self._counts["finished"] % TRIM_EVERY == 0:
+                give_back()
             if self._last_end is not None:
                 self._pace += 0.1 * (now - self._last_end - self._pace)
             self._last_end = now

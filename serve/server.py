@@ -16,6 +16,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from mllm.chat import MusicLM
 from mllm.serve.api import create_app
 from mllm.serve.model_card import describe
+from mllm.serve.process_memory import share_arenas
 from mllm.serve.serving import Serving
 from mllm.serve.settings import ServeSettings
 
@@ -123,6 +124,7 @@ def serve(music: MusicLM, settings: ServeSettings, host: str, port: int, **engin
     from mllm.serve.embedding import Embedder
     from mllm.serve.engine import MusicEngine
 
+    share_arenas()
     engine = MusicEngine(music, **engine_options)
     try:
         make_server(create_app(engine, settings, Embedder(music), about=describe(music)), host, port).run()

@@ -94,6 +94,13 @@ def test_which_tunes_are_inside(body, whole):
     assert accepts(grammar, body) == whole
 
 
+def test_no_accidental_leads_out_of_the_range_in_another_octave():
+    wide, narrow = (tune_grammar(Key("A", "minor"), (2, 4), 2, [Part(55, top)]) for top in (68, 67))
+    assert accepts(wide, "^G,2 E2 | A,4 |]")
+    assert not accepts(narrow, "^G,2 E2 | A,4 |]")  # a plain G behind it would be G#4
+    assert accepts(narrow, "G,2 E2 | A,4 |]")
+
+
 def test_a_continuation_goes_on_behind_the_bars_that_are_given():
     part = Part(62, 81, given="D2 E2 | F4 | G4 | A4 |", bars_given=4)
     grammar = tune_grammar(Key("D"), (2, 4), 6, [part])

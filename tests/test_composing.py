@@ -11,9 +11,11 @@ import music21
 import pytest
 import torch
 from tiny_checkpoint import tiny_folder
+from typer.testing import CliRunner
 
 from mllm import load
 from mllm.abc_validation import validate_abc
+from mllm.cli import app
 from mllm.cli_compose import read_range
 from mllm.composed_files import WRITERS, write_composition
 from mllm.composing import compose, finish, made_by
@@ -25,6 +27,24 @@ pytest.importorskip("xgrammar", reason="xgrammar is not installed (extra `gramma
 
 SOURCE = read_abc("X:1\nT:Up & away\nM:3/4\nL:1/8\nQ:1/4=100\nK:Dm\nA2 | d2 f2 a2 | g3 f e2 | ^c4 c2 | d4 |]\n")
 QUESTION = [{"role": "user", "content": "Write."}]
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ([], "the first of 2 tunes, X:3; --tune takes another"),
+        (["--tune", "8"], None),
+        (["--tune", "9"], "no tune X:9 in it; it holds 3, 8"),
+    ],
+    ids=["first", "second", "none"],
+)
+def test_a_tune_book_is_not_taken_silently(tmp_path, options, said):
+    book = tmp_path / "book.abc"
+    book.write_text("".join(f"X:{n}\nT:{n}\nM:4/4\nL:1/4\nK:C\nCDEF|G4|\n\n" for n in (3, 8)))
+    command = ["compose", str(tmp_path / "new.abc"), "--task", "continuation", "--from", str(book), *options]
+    done = CliRunner().invoke(app, [*command, "--model", str(tmp_path / "none")])
+    words = f"{done.output} {done.exception}"
+    assert done.exit_code and (said in words if said else "tunes" not in words and "no tune" not in words)
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from mllm.cli import app
 from mllm.music21_reading import read_with_music21
-from mllm.score import DRUMS, Key, Note, Score, read_score, sounding, to_musicxml
+from mllm.score import DRUMS, Key, Note, Score, read_abc, read_score, sounding, to_musicxml
 
 PICKUP = "X:1\nT:Réel\nM:3/4\nL:1/8\nQ:1/4=96\nK:Ebdor\nD2|G2 (3ABc d2|_e=e f3 g|[Gd]4-[Gd]2|z2 G4|]\n"
 
@@ -42,7 +42,14 @@ def thick(seed: int) -> Score:
     return Score("Thick", sorted(notes), Key("F#", "minor"), (7, 8), 93.0, instruments=["Violin", ""])
 
 
-@pytest.mark.parametrize("score", [thick(1), thick(2)])
+# a turn of 64ths of a quarter, as a quartet of Beethoven's has one written
+TURN = Score(
+    "Turn", [Note(0, 7 / 64, 80), Note(7 / 64, 9 / 64, 78), Note(0.25, 0.75, 80)], Key("E"), (4, 4), 60.0,
+    instruments=["Violin"],
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("score", [thick(1), thick(2), TURN], ids=["thick", "thicker", "turn"])
 def test_what_is_written_is_read_again(tmp_path: Path, score: Score) -> None:
     (tmp_path / "a.musicxml").write_bytes(to_musicxml(score))
     again = read_score(tmp_path / "a.musicxml")
@@ -76,3 +83,9 @@ def test_what_was_played_is_written_on_note_values_near_by() -> None:
 def test_clef_beams_and_the_last_bar_line_are_written() -> None:
     low = to_musicxml(Score(notes=[Note(i / 2, 0.5, 40) for i in range(8)], metre=(4, 4)))
     assert b"<sign>F</sign>" in low and b"<beam" in low and b"light-heavy" in low
+
+
+def test_an_ending_whose_start_is_not_marked_is_a_first_one() -> None:
+    written = to_musicxml(read_abc("X:1\nM:4/4\nL:1/1\nK:C\n|:C|1D:|2E|]\n")).decode()
+    score = read_with_music21(written.replace('<ending number="1" type="start" />', ""), "musicxml")
+    assert score.repeats == ((0.0, "|:"), (4.0, "[1"), (8.0, ":|"), (8.0, "[2"))

@@ -181,7 +181,7 @@ def test_most_single_voice_tunes_sound_as_music21_reads_them() -> None:
         ("[CE]2-[CE]2", [(0, 4, 60), (0, 4, 64)]),  # a tied chord
         ("[C-E]2 C", [(0, 3, 60), (0, 2, 64)]),
         ("^F F | F", [(0, 1, 66), (1, 1, 66), (2, 1, 65)]),  # an accidental lasts to the bar line
-        ("^F f", [(0, 1, 66), (1, 1, 77)]),  # in its octave
+        ("^F f|f", [(0, 1, 66), (1, 1, 78), (2, 1, 77)]),  # in all octaves: ABC 2.1, 11.3
         ("^F-|F F", [(0, 2, 66), (2, 1, 65)]),  # and through a tie
         ("C>D E<F", [(0, 1.5, 60), (1.5, 0.5, 62), (2, 0.5, 64), (2.5, 1.5, 65)]),
         ("(3CDE F", [(0, 2 / 3, 60), (2 / 3, 2 / 3, 62), (4 / 3, 2 / 3, 64), (2, 1, 65)]),
@@ -194,6 +194,29 @@ def test_most_single_voice_tunes_sound_as_music21_reads_them() -> None:
 )
 def test_abc_is_read_as_it_sounds(body: str, expected: list[tuple[float, float, int]]) -> None:
     assert [x for note in heard(body) for x in note] == pytest.approx([x for note in sorted(expected) for x in note])
+
+
+@pytest.mark.parametrize(
+    ("how", "pitches"),
+    [("pitch", [66, 78, 66]), ("octave", [66, 77, 66]), ("not", [66, 77, 65])],
+)
+@pytest.mark.parametrize("directive", ["%%", "I:"])
+def test_how_far_an_accidental_holds_can_be_said(directive: str, how: str, pitches: list[int]) -> None:
+    score = read_abc(f"X:1\n{directive}propagate-accidentals {how}\nM:4/4\nL:1/4\nK:C\n^F f F|\n")
+    assert [note.pitch for note in score.notes] == pitches
+
+
+def test_a_transposed_voice_sounds_as_it_says() -> None:
+    clarinet = read_abc('X:1\nM:4/4\nL:1/4\nK:D transpose=-2\n"D"DF"A7"AF|[K:A]"N.C."C4|\n')
+    assert [n.pitch for n in clarinet.notes] == [60, 64, 67, 64, 59]
+    assert clarinet.key == Key("C") and clarinet.keys == ((4.0, Key("G")),)
+    assert [c.text for c in clarinet.chords] == ["C", "G7", "N.C."]
+    duet = read_abc("X:1\nM:4/4\nL:1/4\nV:1 transpose=-2\nV:2 octave=-1\nK:C\n[V:1][K:D]DFAF|\n[V:2]CEGE|\n")
+    assert sorted(n.pitch for n in duet.notes if n.voice == 0) == [60, 64, 64, 67]
+    assert sorted(n.pitch for n in duet.notes if n.voice == 1) == [48, 52, 52, 55]
+    assert duet.key == Key("C") and not duet.keys
+    both = read_abc("X:1\nM:4/4\nL:1/4\nV:1\nV:2\nK:C octave=1 transpose=-12\n[V:1]C4|\n[V:2]E4|\n")
+    assert sorted(n.pitch for n in both.notes) == [60, 64]
 
 
 def test_voices_by_line_and_in_brackets_are_the_same() -> None:

@@ -141,6 +141,14 @@ def test_what_names_a_chord(text: str, chord: bool) -> None:
     assert is_chord_symbol(text) is chord
 
 
+def test_no_chord_and_a_chord_behind_the_last_note_survive() -> None:
+    score = read_abc('X:1\nM:4/4\nL:1/4\nK:C\n"C"C4|"N.C."C2"NC"C2"G"|]\n')
+    chords = [(0.0, "C"), (4.0, "N.C."), (6.0, "N.C."), (8.0, "G")]
+    for again in (score, read_abc(to_abc(score)), read_with_music21(to_musicxml(score).decode(), "musicxml")):
+        assert [(c.onset, c.text) for c in again.chords] == chords
+    assert [c.text for c in transpose(score, 2).chords] == ["D", "N.C.", "N.C.", "A"]
+
+
 def test_chord_symbols_move_along_the_line_of_fifths() -> None:
     assert move_chord_symbol("Am7/G", 2) == "Bm7/A"
     assert move_chord_symbol("Bbmaj7", -3) == "Dbmaj7" and move_chord_symbol("Am/c", 1) == "Em/G"

@@ -1,5 +1,8 @@
 """What MIDI can and cannot say: drums, channels, metres, tempi."""
 
+import os
+from pathlib import Path
+
 import numpy as np
 import pytest
 import symusic
@@ -32,6 +35,20 @@ def test_every_voice_sounds_as_its_instrument_however_many_there_are(voices: int
     names = ["Piano", *(NAMES[i % 15] for i in range(1, voices))]
     among = render(to_midi(scored(names)))[:24_000].mean(1)
     assert np.corrcoef(alone, among)[0, 1] > 0.99
+
+
+def test_a_file_is_written_whole_or_stays_as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "a.mid"
+    assert to_midi(scored(["Piano"]), file) == file.read_bytes()
+    before = file.read_bytes()
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "replace", full)
+    with pytest.raises(OSError, match="No space"):
+        to_midi(scored(["Flute", "Oboe"]), file)
+    assert file.read_bytes() == before and list(tmp_path.iterdir()) == [file]
 
 
 def test_more_instruments_than_channels_are_refused() -> None:

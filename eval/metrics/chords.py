@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from mllm.chord_symbols import parts_of
+from mllm.chord_symbols import NO_CHORD, parts_of
 
 Chords = Sequence[tuple[float, float, str]]
 """Start and end in seconds and a label of Harte et al. (2005), "A:min7/b7" or "N" for none, in order, without gaps."""
@@ -22,7 +22,9 @@ KINDS = {
 
 
 def harte_label(symbol: str) -> str | None:
-    """ "A:min7" of the chord symbol "Am7/G"; None for what is no chord symbol or has a kind not in `KINDS`."""
+    """ "A:min7" of the chord symbol "Am7/G", "N" of "N.C."; None for what is neither or has a kind not in `KINDS`."""
+    if symbol == NO_CHORD:
+        return "N"
     try:
         root, kind, _ = parts_of(symbol)
     except ValueError:

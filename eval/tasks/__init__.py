@@ -7,12 +7,14 @@ from mllm.eval.tasks import (
     abstention,
     captions,
     choice,
+    chords,
     compare,
     instrument,
     json_fields,
     key,
     melody,
     metre,
+    needle,
     properties,
     score_and_sound,
     scores,
@@ -24,8 +26,8 @@ from mllm.eval.tasks import (
 )
 
 _ONE_EACH = (
-    instrument, key, tempo, metre, choice, verify, captions, melody, properties, abstention, json_fields, structure,
-    compare, transcribe, theory, abc_writing,
+    instrument, key, tempo, metre, choice, verify, captions, melody, chords, properties, abstention, json_fields,
+    structure, needle, compare, transcribe, theory, abc_writing,
 )  # fmt: skip
 OURS: dict[str, Task] = {module.TASK.name: module.TASK for module in _ONE_EACH} | score_and_sound.TASKS | scores.TASKS
 """Name -> task over a build of `mllm data build`, in the order of the table."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import re
 
-from mllm.eval import classical
+from mllm.eval import classical, note_tools
 from mllm.eval.data import clip_task
 from mllm.eval.task import Facts, refuses
 
@@ -57,5 +57,6 @@ TASK = clip_task(
     tools=(
         classical.Classical("CQT chroma + Krumhansl profiles", classical.chroma, classical.krumhansl, fitted=False),
         classical.Classical("CQT chroma + profiles of TRAIN", classical.chroma, classical.fitted_profiles),
+        note_tools.KEY,
     ),
 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import re
 
+from mllm.eval import note_tools
 from mllm.eval.item import Item
 from mllm.eval.row_tasks import answer_of, row_task
 from mllm.eval.task import Verdict, refuses
@@ -48,4 +49,5 @@ TASK = row_task(
     score,
     strata=("of",),
     most=200,
+    tools=(note_tools.MELODY,),
 )

@@ -58,6 +58,38 @@ def test_batched_answers_equal_single_ones(music, prompts):
     assert len(set(together)) > 1
 
 
+def test_what_questions_share_is_read_once_and_nothing_else_changes(music, waves):
+    """Two recordings of 12 s under questions of different lengths: tokens read, and logits of three tokens."""
+    two = [sound(waves[1]), sound(waves[1][::-1].copy())]
+    prompts = [asked(one, text="la " * n + "Which metre?") for one in two for n in (0, 1, 3, 6)]
+    read: list[int] = []
+    logits: list[torch.Tensor] = []
+
+    def count(module, arguments, words):
+        rows, tokens, _ = words["inputs_embeds"].shape
+        read.append(rows * tokens)
+
+    hooks = [
+        music.model.model.register_forward_pre_hook(count, with_kwargs=True),
+        music.model.lm_head.register_forward_hook(lambda module, given, out: logits.append(out.float())),
+    ]
+    try:
+        together = music.answer(prompts, 3)
+        in_batch, tokens = torch.stack(logits, 1), sum(read) - 2 * len(prompts)
+        assert tokens < 0.6 * sum(len(music.embed(prompt)) for prompt in prompts)
+        nearest = set()
+        for prompt, answer in zip(prompts, together, strict=True):
+            logits.clear()
+            assert music.answer([prompt], 3) == [answer]
+            away = (in_batch - torch.stack(logits, 1)).abs().amax((1, 2))
+            assert away.min() < 0.05 * in_batch.std()
+            nearest.add(int(away.argmin()))
+        assert len(nearest) == len(prompts)  # each is nearest to its own row, so the rows do differ
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
 def test_answers_are_those_of_the_chat(model, music, waves):
     from mllm import load
 
