@@ -6,6 +6,7 @@ leaves the batch. So nothing is moved when a short answer stands beside a long o
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Sequence
 from typing import Any
 
@@ -23,7 +24,7 @@ class _Layer(DynamicLayer):
 
     def __init__(self, rows: Rows):
         super().__init__()
-        self.rows = rows
+        self.rows = weakref.proxy(rows)  # in a circle it would wait for Python's collector of garbage
 
     def update(
         self, key_states: torch.Tensor, value_states: torch.Tensor, *args: Any, **kwargs: Any

@@ -7,6 +7,7 @@ transformers' `DynamicCache` copies everything it holds.
 
 from __future__ import annotations
 
+import weakref
 from typing import Any
 
 import torch
@@ -28,7 +29,8 @@ class _Layer(CacheLayerMixin):
 
     def __init__(self, room: KeyValues):
         super().__init__()
-        self.room = room
+        # weakly: in a circle, megabytes of keys and values would wait for Python's collector of garbage
+        self.room = weakref.proxy(room)
 
     def lazy_initialization(self, key_states: torch.Tensor, value_states: torch.Tensor) -> None:
         room = self.room

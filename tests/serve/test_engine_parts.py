@@ -1,7 +1,9 @@
 """The parts of the engine by themselves: dice, text, turns, beginnings, keys and values."""
 
 import asyncio
+import gc
 import threading
+import weakref
 from types import SimpleNamespace
 
 import numpy as np
@@ -12,6 +14,7 @@ from transformers import AutoTokenizer
 
 from mllm.errors import WeightsError
 from mllm.serve.engine_int8 import Int8Linear, use_int8
+from mllm.serve.engine_packed import PackedLinear, pack_weights
 from mllm.serve.engine_queue import FairQueue
 from mllm.serve.engine_reply import Reply
 from mllm.serve.engine_text import Spelling, Writer
@@ -234,3 +237,38 @@ def test_int8_is_refused_where_it_does_not_go(tmp_path):
     use_int8(model)
     assert len(layers) == 15 == len([module for module in model.modules() if isinstance(module, Int8Linear)])
     assert model.get_output_embeddings().weight is model.get_input_embeddings().weight
+
+
+def test_a_room_is_freed_with_its_last_name():
+    room = KeyValues(2)
+    gone = weakref.ref(room)
+    gc.disable()
+    try:
+        del room
+        assert gone() is None
+    finally:
+        gc.enable()
+
+
+@pytest.mark.skipif(not torch.ops.mkldnn._is_mkldnn_bf16_supported(), reason="this CPU multiplies no bfloat16")
+def test_sorted_weights_give_the_same_numbers():
+    torch.manual_seed(0)
+    linear = torch.nn.Linear(96, 160, bias=False).bfloat16()
+    packed = PackedLinear(linear)
+    for shape in ((1, 96), (3, 1, 96), (1, 33, 96)):
+        hidden = torch.randn(shape).bfloat16()
+        with torch.inference_mode():
+            assert torch.equal(packed(hidden), linear(hidden))
+    assert packed.weight is linear.weight
+
+
+def test_only_a_model_in_bfloat16_is_sorted(tmp_path):
+    model, _ = tiny_model(tmp_path)
+    assert not pack_weights(model.float())
+    if torch.ops.mkldnn._is_mkldnn_bf16_supported():
+        ids = torch.arange(5, 17)[None]
+        with torch.inference_mode():
+            before = model.bfloat16()(input_ids=ids).logits
+            assert pack_weights(model) and pack_weights(model)  # a second time changes nothing
+            assert torch.equal(model(input_ids=ids).logits, before)
+        assert isinstance(model.lm_head, PackedLinear)
