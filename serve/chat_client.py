@@ -10,13 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import httpx
 import openai
 
 from mllm.errors import MllmError, PromptError
+from mllm.serve.addresses import FAILURES, api_address, is_local
 from mllm.serve.chat_media import part_of
 from mllm.serve.model_card import ServedModel, read_card
-from mllm.serve.upstream import api_address, is_local
 
 MAX_ANSWER = 320  # tokens: nine of ten folk tunes take 100 to 300 as ABC
 RETRIES = 2  # of a question that the server did not take
@@ -24,7 +23,6 @@ PAUSES = (2.0, 60.0)  # seconds, least and most, before a retry
 SAMPLING_RATE = 22_050  # Hz, of a server that does not say at what it listens; that of `mini`
 TIMEOUT = openai.Timeout(3600.0, connect=10.0)  # the server has a deadline; half an hour of music takes minutes to hear
 _PLACE = re.compile(r"messages\[(\d+)\]\.content\[(\d+)\]")
-_FAILURES = (openai.OpenAIError, httpx.HTTPError)  # the latter: openai 2 in the middle of a stream
 
 
 class ChatError(MllmError):
@@ -87,7 +85,7 @@ class ChatClient:
     def _card(self, client: openai.OpenAI, model: str) -> ServedModel:
         try:
             listed = client.models.list().data
-        except _FAILURES as error:
+        except FAILURES as error:
             raise PromptError(f"no chat with {self.url}: {self._words(error, ())}") from error
         names = [one.id for one in listed]
         found = next((one for one in listed if one.id == model or not model), None)
@@ -121,7 +119,7 @@ class ChatClient:
                     async for reply in replies:
                         yield reply
                 return
-            except _FAILURES as error:
+            except FAILURES as error:
                 pause = None if reply.words or not left else _pause(error)
                 told = self._words(error, turns)
                 if pause is None:
@@ -143,7 +141,7 @@ class ChatClient:
                     finished = finished or choice.finish_reason is not None
                     yield Reply(words, verdicts=verdicts)
         if not finished:
-            raise httpx.RemoteProtocolError("the stream ended in the middle")
+            raise openai.OpenAIError("the stream ended in the middle")
 
     def _messages(self, turns: Sequence[Turn]) -> list[dict[str, Any]]:
         return [self._message(turn) for turn in turns]

@@ -139,8 +139,9 @@ def serve(
     settings = check_settings(ServeSettings, options, "mllm serve", PromptError)
     logging.getLogger("mllm").setLevel(logging.INFO)
     if upstream:
+        from mllm.serve.addresses import api_address
         from mllm.serve.server import serve_upstream
-        from mllm.serve.upstream import api_address, served_model
+        from mllm.serve.upstream import served_model
 
         upstream = api_address(upstream)
         key = os.environ.pop(upstream_key_env, "")

@@ -10,11 +10,11 @@ import logging
 import time
 from contextlib import suppress
 from typing import Any
-from urllib.parse import urlsplit
 
 import openai
 
 from mllm.errors import MllmError, PromptError
+from mllm.serve.addresses import FAILURES, api_address, is_local
 from mllm.serve.engine_queue import FairQueue
 from mllm.serve.engine_reply import Reply
 from mllm.serve.generation import (
@@ -27,20 +27,10 @@ from mllm.serve.generation import (
     UpstreamError,
     Usage,
 )
-from mllm.serve.upstream_wire import FAILURES, ChunkReader, body_of, explained
+from mllm.serve.upstream_wire import ChunkReader, body_of, explained
 
 CONNECT_SECONDS = 10.0
 log = logging.getLogger(__name__)
-
-
-def api_address(url: str) -> str:
-    """The address of an API; `/v1` is added to one without a path. PromptError for what is none."""
-    parts = urlsplit(url)
-    if parts.username or parts.password:
-        raise PromptError("the address of an API holds no name and no password: the key has a variable of its own")
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise PromptError(f"{url}: not the address of an API; it looks like http://127.0.0.1:8000/v1")
-    return url.rstrip("/") if parts.path.strip("/") else f"{url.rstrip('/')}/v1"
 
 
 def served_model(url: str, key: str = "") -> str:
@@ -54,11 +44,6 @@ def served_model(url: str, key: str = "") -> str:
     if not listed:
         raise PromptError(f"{url} lists no model")
     return listed[0].id
-
-
-def is_local(url: str) -> bool:
-    """Whether no proxy of the environment leads to an address."""
-    return urlsplit(url).hostname in ("127.0.0.1", "::1", "localhost")
 
 
 def _options(url: str, key: str) -> dict[str, Any]:

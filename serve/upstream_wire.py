@@ -11,7 +11,6 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-import httpx
 import numpy as np
 import openai
 from openai.types import Completion
@@ -19,6 +18,7 @@ from openai.types.chat import ChatCompletionChunk
 
 from mllm.errors import MllmError, PromptError
 from mllm.processing import read_conversation
+from mllm.serve.addresses import FAILURES
 from mllm.serve.generation import (
     BusyError,
     EngineError,
@@ -33,7 +33,6 @@ from mllm.sound_files import sound_file
 
 BUSY_SECONDS = 5.0  # until the next try, where a busy server names no time
 LONGEST_REASON = 500  # characters of what another server says that are passed on
-FAILURES = (openai.OpenAIError, httpx.HTTPError)  # the latter: openai 2 in the middle of a stream
 # Control tokens of chat templates: ChatML, Llama, Qwen, DeepSeek write them in bars, Mistral, Gemma and others do not.
 MARKS = re.compile(
     r"<\|[^\s|<>]{1,64}\|>|<｜[^\s｜<>]{1,64}｜>|</?s>|<(?:bos|eos|pad|unk)>|<(?:start|end)_of_turn>|\[/?INST\]"

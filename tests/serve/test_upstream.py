@@ -22,10 +22,11 @@ from test_api_process import Process
 
 from mllm.audio import load_audio
 from mllm.errors import PromptError
+from mllm.serve.addresses import api_address
 from mllm.serve.api import create_app
 from mllm.serve.engine import MusicEngine
 from mllm.serve.generation import GenerationRequest
-from mllm.serve.upstream import UpstreamEngine, api_address, served_model
+from mllm.serve.upstream import UpstreamEngine, served_model
 
 KEY, BEHIND = "key-of-the-front", "key-of-the-server-behind"
 CHAT = "/v1/chat/completions"
@@ -254,6 +255,9 @@ def says(answer):
             with connection:
                 connection.recv(1 << 20)
                 connection.sendall(answer)
+                connection.shutdown(socket.SHUT_WR)
+                while connection.recv(1 << 16):  # what is left unread would break the connection off
+                    pass
 
         if answer is None:
             listening.close()
