@@ -121,11 +121,6 @@ def serve(
     Then, with the openai client: base_url "http://127.0.0.1:8000/v1". What it takes: docs/serving.md, and /docs there.
     """
     _refuse_taken(host, port)  # before the model is loaded for nothing
-    import torch
-
-    from mllm.serve.engine import SLOTS, aside
-    from mllm.serve.engine_int8 import ROWS
-    from mllm.serve.server import serve as run
     from mllm.serve.settings import ServeSettings
     from mllm.settings import check_settings
 
@@ -149,6 +144,12 @@ def serve(
         typer.echo(f"The API is at http://{host}:{port}/v1, in front of {behind} at {upstream}", err=True)
         serve_upstream(upstream, behind, settings, host, port, key=key, slots=slots or 64, waiting=waiting)
         return
+    import torch
+
+    from mllm.serve.engine import SLOTS, aside
+    from mllm.serve.engine_int8 import ROWS
+    from mllm.serve.server import serve as run
+
     typer.echo(f"loading {model} ...", err=True)
     int8 = precision is Precision.int8
     music = aside(load_quietly, model, dtype=torch.float32 if precision is Precision.fp32 else torch.bfloat16)

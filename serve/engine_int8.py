@@ -11,11 +11,13 @@ from torch import nn
 
 from mllm.errors import WeightsError
 from mllm.modeling import MusicLMForConditionalGeneration
+from mllm.serve.engine_linear import StandIn, linears, put
+from mllm.serve.engine_packed import PackedLinear
 
 ROWS = 8  # tokens at a time up to which int8 is used; with more of them its kernel is no faster than bfloat16's
 
 
-class Int8Linear(nn.Module):
+class Int8Linear(StandIn):
     """A linear layer without bias whose weights are rounded to int8, with one scale an output, for up to `rows` rows.
 
     Args:
@@ -24,19 +26,13 @@ class Int8Linear(nn.Module):
     """
 
     def __init__(self, linear: nn.Linear, rows: int = ROWS):
-        super().__init__()
-        self.linear, self.rows = linear, rows
-        self.in_features, self.out_features = linear.in_features, linear.out_features
+        super().__init__(linear)
+        self.rows = rows
         weight = linear.weight.detach().float()
         scale = (weight.abs().amax(1) / 127).clamp(min=1e-12)
         self.register_buffer("scale", scale.to(linear.weight.dtype), persistent=False)
         steps = (weight / self.scale.float()[:, None]).round().clamp(-127, 127)
         self.register_buffer("steps", steps.to(torch.int8).contiguous(), persistent=False)
-
-    @property
-    def weight(self) -> nn.Parameter:
-        """The weights that were rounded."""
-        return self.linear.weight
 
     def forward(self, hidden: torch.Tensor) -> torch.Tensor:
         rows = hidden.numel() // self.in_features
@@ -57,9 +53,5 @@ def use_int8(model: MusicLMForConditionalGeneration, rows: int = ROWS) -> None:
         raise WeightsError(
             f"int8 goes with bfloat16 weights on the CPU, not with {model.lm_head.weight.dtype} on {model.device}"
         )
-    for parent in list(model.get_decoder().modules()):
-        for name, child in list(parent.named_children()):
-            if type(child) is nn.Linear and child.bias is None and not isinstance(parent, Int8Linear):
-                setattr(parent, name, Int8Linear(child, rows))
-    if not isinstance(model.lm_head, Int8Linear):
-        model.lm_head = Int8Linear(model.lm_head, rows)
+    places = [place for place in linears(model, through=PackedLinear) if place[2].bias is None]
+    put(places, lambda linear: Int8Linear(linear, rows))

@@ -11,24 +11,18 @@ import torch
 from torch import nn
 
 from mllm.modeling import MusicLMForConditionalGeneration
+from mllm.serve.engine_linear import StandIn, linears, put
 
 ROWS = 16  # tokens that the order is chosen for; it serves any number
 MOST_BYTES = 2 << 30  # of weights that are kept twice
 
 
-class PackedLinear(nn.Module):
+class PackedLinear(StandIn):
     """A linear layer in bfloat16 on the CPU, with its weights in blocks besides."""
 
     def __init__(self, linear: nn.Linear):
-        super().__init__()
-        self.linear = linear
-        self.in_features, self.out_features = linear.in_features, linear.out_features
+        super().__init__(linear)
         self._packed = torch.ops.mkldnn._reorder_linear_weight(linear.weight.detach(), ROWS)
-
-    @property
-    def weight(self) -> nn.Parameter:
-        """The weights as they were."""
-        return self.linear.weight
 
     def forward(self, hidden: torch.Tensor) -> torch.Tensor:
         return torch.ops.mkldnn._linear_pointwise(hidden, self._packed, self.linear.bias, "none", [], "")
@@ -39,14 +33,8 @@ def pack_weights(model: MusicLMForConditionalGeneration) -> bool:
 
     Not where they are not in bfloat16 on a CPU that multiplies it, nor where twice the weights would be too much.
     """
-    decoder, head = model.get_decoder(), model.lm_head
-    linears = [
-        (parent, name, child)
-        for parent in decoder.modules()
-        for name, child in parent.named_children()
-        if type(child) is nn.Linear and not isinstance(parent, PackedLinear)
-    ]
-    weights = [child.weight for _, _, child in linears] + [head.weight]
+    places = linears(model)
+    weights = [layer.weight for _, _, layer in places] + [model.lm_head.weight]
     if not (
         torch.backends.mkldnn.is_available()
         and torch.ops.mkldnn._is_mkldnn_bf16_supported()
@@ -55,8 +43,5 @@ def pack_weights(model: MusicLMForConditionalGeneration) -> bool:
     ):
         return False
     with torch.no_grad():
-        for parent, name, child in linears:
-            setattr(parent, name, PackedLinear(child))
-        if type(head) is nn.Linear:
-            model.lm_head = PackedLinear(head)
+        put(places, PackedLinear)
     return True

@@ -272,3 +272,6 @@ def test_only_a_model_in_bfloat16_is_sorted(tmp_path):
             assert pack_weights(model) and pack_weights(model)  # a second time changes nothing
             assert torch.equal(model(input_ids=ids).logits, before)
         assert isinstance(model.lm_head, PackedLinear)
+        use_int8(model)  # instead of them
+        assert isinstance(model.lm_head, Int8Linear) and type(model.lm_head.linear) is torch.nn.Linear
+        assert not any(isinstance(module, PackedLinear) for module in model.modules())
