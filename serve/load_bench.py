@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import base64
-import functools
 import io
 import json
 import statistics
@@ -26,7 +25,7 @@ import openai
 import psutil
 import soundfile
 
-from mllm.serve.engine_bench import clip
+from mllm.serve.engine_bench import clip, quantile
 
 RATE = 22_050
 EVERY = 5.0  # seconds between two looks at the memory
@@ -53,36 +52,54 @@ class Seen:
     memory: list[tuple[float, float]] = field(default_factory=list)  # (seconds since the start, MiB)
 
 
+@dataclass
+class Heard:
+    """One answer as its client got it."""
+
+    first: float | None = None  # seconds to the first words
+    words: str = ""
+    tokens: int = 0
+
+
+async def ask(server: openai.AsyncOpenAI, options: argparse.Namespace, messages: list[dict[str, Any]]) -> Heard:
+    """Ask in a stream. Raises openai.OpenAIError."""
+    begun, heard = time.monotonic(), Heard()
+    stream: Any = await server.chat.completions.create(  # type: ignore[call-overload]
+        model=options.model,
+        messages=messages,
+        max_tokens=options.tokens,
+        temperature=0,
+        stream=True,
+        stream_options={"include_usage": True},
+        extra_body=json.loads(options.extra),
+    )
+    async for event in stream:
+        if event.choices and event.choices[0].delta.content:
+            heard.first = heard.first or time.monotonic() - begun
+            heard.words += event.choices[0].delta.content
+        if event.usage:
+            heard.tokens = event.usage.completion_tokens
+    return heard
+
+
 async def client(
-    number: int, server: openai.AsyncOpenAI, model: str, tokens: int, until: float, step: int, extra: Any, seen: Seen
+    number: int, server: openai.AsyncOpenAI, options: argparse.Namespace, until: float, seen: Seen
 ) -> None:
     """One user who asks again as soon as she is answered."""
     while time.monotonic() < until:
         question = await asyncio.to_thread(message, number)
-        number += step
-        begun, first = time.monotonic(), None
+        number += options.clients
+        begun = time.monotonic()
         try:
-            stream: Any = await server.chat.completions.create(  # type: ignore[call-overload]
-                model=model,
-                messages=question,
-                max_tokens=tokens,
-                temperature=0,
-                stream=True,
-                stream_options={"include_usage": True},
-                extra_body=extra,
-            )
-            async for event in stream:
-                if event.choices and event.choices[0].delta.content and first is None:
-                    first = time.monotonic() - begun
-                if event.usage:
-                    seen.tokens += event.usage.completion_tokens
+            heard = await ask(server, options, question)
         except openai.OpenAIError as error:
             seen.errors[f"{type(error).__name__}: {error}"[:200]] += 1
             continue
-        if first is None:
+        seen.tokens += heard.tokens
+        if heard.first is None:
             seen.errors["an answer without words"] += 1
             continue
-        seen.firsts.append(first)
+        seen.firsts.append(heard.first)
         seen.wholes.append(time.monotonic() - begun)
 
 
@@ -108,44 +125,17 @@ def growth(memory: list[tuple[float, float]]) -> dict[str, float]:
     return {"memory_settled_mib": early, "memory_end_mib": late, "memory_peak_mib": peak, "growth": late / early - 1}
 
 
-def quantile(values: list[float], share: float) -> float:
-    """The smallest of the values that so many lie at or below."""
-    ordered = sorted(values)
-    return ordered[min(len(ordered) - 1, int(share * len(ordered)))]
-
-
-async def first_word(
-    server: openai.AsyncOpenAI, model: str, tokens: int, messages: list[dict[str, Any]]
-) -> tuple[float, str]:
-    """Seconds to the first words of an answer, and all of them."""
-    begun, first, words = time.monotonic(), 0.0, ""
-    stream: Any = await server.chat.completions.create(
-        model=model,
-        messages=messages,  # type: ignore[arg-type]
-        max_tokens=tokens,
-        temperature=0,
-        stream=True,
-    )
-    async for event in stream:
-        if event.choices and event.choices[0].delta.content:
-            first = first or time.monotonic() - begun
-            words += event.choices[0].delta.content
-    return first, words
-
-
 async def follow_ups(options: argparse.Namespace) -> dict[str, Any]:
     """One client: seconds to the first word of an answer about a new clip, and of one to a second question about it."""
     firsts, seconds = [], []
     async with openai.AsyncOpenAI(base_url=options.url, api_key=options.api_key, max_retries=0, timeout=600) as server:
-        ask = functools.partial(first_word, server, options.model, options.tokens)
-        await ask(message(9999))  # warm
+        await ask(server, options, message(9999))  # warm
         for number in range(options.follow_ups):
             messages = message(number)
-            took, words = await ask(messages)
-            firsts.append(took)
-            messages += [{"role": "assistant", "content": words}, {"role": "user", "content": "And the tempo?"}]
-            took, _ = await ask(messages)
-            seconds.append(took)
+            heard = await ask(server, options, messages)
+            firsts.append(heard.first or 0.0)
+            messages += [{"role": "assistant", "content": heard.words}, {"role": "user", "content": "And the tempo?"}]
+            seconds.append((await ask(server, options, messages)).first or 0.0)
     first, second = statistics.median(firsts), statistics.median(seconds)
     return {"answers": 2 * len(firsts), "errors": {}, "ttft_first": first, "ttft_follow_up": second,
             "follow_up_share": second / first}  # fmt: skip
@@ -153,14 +143,11 @@ async def follow_ups(options: argparse.Namespace) -> dict[str, Any]:
 
 async def load(options: argparse.Namespace) -> dict[str, Any]:
     """Put a server under load; all figures."""
-    seen, extra = Seen(), json.loads(options.extra)
+    seen = Seen()
     begun = time.monotonic()
     until = begun + 60 * options.minutes
     async with openai.AsyncOpenAI(base_url=options.url, api_key=options.api_key, max_retries=0, timeout=600) as server:
-        jobs = [
-            client(number, server, options.model, options.tokens, until, options.clients, extra, seen)
-            for number in range(options.clients)
-        ]
+        jobs = [client(number, server, options, until, seen) for number in range(options.clients)]
         if options.pid:
             jobs.append(watch(psutil.Process(options.pid), begun, until, seen))
         await asyncio.gather(*jobs)
