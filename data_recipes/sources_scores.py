@@ -47,7 +47,8 @@ class TooSlow(BaseException):
 
 @contextmanager
 def processor_limit(seconds: float) -> Iterator[None]:
-    """Raises TooSlow in the block after `seconds` of processor time, which a busy machine does not change.
+    """Raises TooSlow in the block after `seconds` of processor time, which a busy machine does not change; at the latest
+    at its end, as a bare `except:` in music21 may swallow what was raised inside.
 
     Without effect outside the main thread and where the system has no such timer.
     """
@@ -55,7 +56,11 @@ def processor_limit(seconds: float) -> Iterator[None]:
         yield
         return
 
+    over = False
+
     def late(*_: object) -> None:
+        nonlocal over
+        over = True
         raise TooSlow
 
     try:
@@ -63,13 +68,14 @@ def processor_limit(seconds: float) -> Iterator[None]:
     except ValueError:  # not the main thread
         yield
         return
-    # Again and again, as a bare `except:` in music21 may swallow the first.
-    signal.setitimer(signal.ITIMER_PROF, seconds, 0.05)
+    signal.setitimer(signal.ITIMER_PROF, seconds, 0.05)  # again and again: the first may be swallowed
     try:
         yield
     finally:
         signal.setitimer(signal.ITIMER_PROF, 0)
         signal.signal(signal.SIGPROF, before)
+    if over:
+        raise TooSlow
 
 
 def collection(recipe: Recipe, where: Path, suffixes: tuple[str, ...]) -> Iterator[File]:

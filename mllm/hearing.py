@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from mllm.feature_extraction import MusicLMFeatureExtractor
     from mllm.modeling import MusicLMForConditionalGeneration
 
-REMEMBERED_BYTES = 128 << 20  # about 1,900 clips of ten seconds with `mini`
+REMEMBERED_BYTES = 64 << 20  # about 950 clips of ten seconds with `mini`
 
 
 @dataclass(frozen=True)

@@ -2,30 +2,60 @@
 
 A product of bfloat16 on a CPU sorts the weights into blocks first, and where few tokens go through them that takes
 longer than the product. The kernel is the one that inductor calls for a frozen model, and the numbers are the same to
-the bit.
+the bit, also where layers that read the same hidden states are one product.
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import torch
 from torch import nn
 
 from mllm.modeling import MusicLMForConditionalGeneration
-from mllm.serve.engine_linear import StandIn, linears, put
+from mllm.serve.engine_linear import Place, StandIn, linears, put
 
 ROWS = 16  # tokens that the order is chosen for; it serves any number
 MOST_BYTES = 2 << 30  # of weights that are kept twice
+TOGETHER = ("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj")
+"""Layers of one parent that are called one after the other with the same hidden states."""
+
+
+class Product:
+    """Hidden states times the weights of some linear layers at once; each layer fetches its own part."""
+
+    def __init__(self, layers: Sequence[nn.Linear]):
+        weights = [layer.weight.detach() for layer in layers]
+        biases = [layer.bias.detach() for layer in layers if layer.bias is not None]
+        self._bias = torch.cat(biases) if biases else None
+        whole = torch.cat(weights) if len(weights) > 1 else weights[0]
+        self._packed = torch.ops.mkldnn._reorder_linear_weight(whole, ROWS)
+        self._outputs = len(whole)
+        self._last: tuple[torch.Tensor, torch.Tensor] | None = None  # hidden states and outputs: of one thread's call
+
+    def fetch(self, hidden: torch.Tensor, start: int, size: int) -> torch.Tensor:
+        """Outputs [..., start : start + size]. They are kept from the first part to the last, for the same `hidden`."""
+        known = self._last
+        if known is None or known[0] is not hidden:
+            known = hidden, torch.ops.mkldnn._linear_pointwise(hidden, self._packed, self._bias, "none", [], "")
+        self._last = known if start + size < self._outputs else None
+        return known[1] if size == self._outputs else known[1][..., start : start + size]
 
 
 class PackedLinear(StandIn):
-    """A linear layer in bfloat16 on the CPU, with its weights in blocks besides."""
+    """A linear layer in bfloat16 on the CPU, with its weights in blocks besides.
 
-    def __init__(self, linear: nn.Linear):
+    Args:
+        linear: the layer.
+        product: what it is part of, and where its outputs begin in there; alone without.
+    """
+
+    def __init__(self, linear: nn.Linear, product: Product | None = None, start: int = 0):
         super().__init__(linear)
-        self._packed = torch.ops.mkldnn._reorder_linear_weight(linear.weight.detach(), ROWS)
+        self._product, self._start = product or Product([linear]), start
 
     def forward(self, hidden: torch.Tensor) -> torch.Tensor:
-        return torch.ops.mkldnn._linear_pointwise(hidden, self._packed, self.linear.bias, "none", [], "")
+        return self._product.fetch(hidden, self._start, self.out_features)
 
 
 def pack_weights(model: MusicLMForConditionalGeneration) -> bool:
@@ -43,5 +73,22 @@ def pack_weights(model: MusicLMForConditionalGeneration) -> bool:
     ):
         return False
     with torch.no_grad():
-        put(places, PackedLinear)
+        shared = _shared(places)
+        put(places, lambda linear: PackedLinear(linear, *shared.get(linear, ())))
     return True
+
+
+def _shared(places: Sequence[Place]) -> dict[nn.Linear, tuple[Product, int]]:
+    """Layers that are one product with others -> that product, and where their outputs begin in it."""
+    known = {(parent, name): layer for parent, name, layer in places}
+    out: dict[nn.Linear, tuple[Product, int]] = {}
+    for parent in {parent: None for parent, _, _ in places}:
+        for names in TOGETHER:
+            layers = [known[parent, name] for name in names if (parent, name) in known]
+            if len(layers) < len(names) or len({(layer.in_features, layer.bias is None) for layer in layers}) > 1:
+                continue
+            product, start = Product(layers), 0
+            for layer in layers:
+                out[layer] = product, start
+                start += layer.out_features
+    return out

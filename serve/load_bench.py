@@ -30,6 +30,8 @@ from mllm.serve.engine_bench import clip, quantile
 RATE = 22_050
 EVERY = 5.0  # seconds between two looks at the memory
 SETTLED = 120.0  # seconds after which memory should not grow any more
+NEW = 5_000  # number of the first clip of follow-ups, which no load has sent before
+PATIENCE = 120.0  # seconds that a server may take to load its model
 
 
 def message(number: int) -> list[dict[str, Any]]:
@@ -59,6 +61,19 @@ class Heard:
     first: float | None = None  # seconds to the first words
     words: str = ""
     tokens: int = 0
+
+
+async def ready(server: openai.AsyncOpenAI) -> None:
+    """Return once a server that may still be loading lists its models. Raises openai.APIConnectionError."""
+    until = time.monotonic() + PATIENCE
+    while True:
+        try:
+            await server.models.list()
+            return
+        except openai.APIConnectionError:
+            if time.monotonic() > until:
+                raise
+            await asyncio.sleep(0.5)
 
 
 async def ask(server: openai.AsyncOpenAI, options: argparse.Namespace, messages: list[dict[str, Any]]) -> Heard:
@@ -129,9 +144,10 @@ async def follow_ups(options: argparse.Namespace) -> dict[str, Any]:
     """One client: seconds to the first word of an answer about a new clip, and of one to a second question about it."""
     firsts, seconds = [], []
     async with openai.AsyncOpenAI(base_url=options.url, api_key=options.api_key, max_retries=0, timeout=600) as server:
+        await ready(server)
         await ask(server, options, message(9999))  # warm
         for number in range(options.follow_ups):
-            messages = message(number)
+            messages = message(NEW + number)
             heard = await ask(server, options, messages)
             firsts.append(heard.first or 0.0)
             messages += [{"role": "assistant", "content": heard.words}, {"role": "user", "content": "And the tempo?"}]
@@ -144,9 +160,10 @@ async def follow_ups(options: argparse.Namespace) -> dict[str, Any]:
 async def load(options: argparse.Namespace) -> dict[str, Any]:
     """Put a server under load; all figures."""
     seen = Seen()
-    begun = time.monotonic()
-    until = begun + 60 * options.minutes
     async with openai.AsyncOpenAI(base_url=options.url, api_key=options.api_key, max_retries=0, timeout=600) as server:
+        await ready(server)
+        begun = time.monotonic()
+        until = begun + 60 * options.minutes
         jobs = [client(number, server, options, until, seen) for number in range(options.clients)]
         if options.pid:
             jobs.append(watch(psutil.Process(options.pid), begun, until, seen))
@@ -182,7 +199,11 @@ def main() -> None:
     )
     parser.add_argument("--pid", type=int, help="of the server's process, to watch its memory")
     options = parser.parse_args()
-    result = asyncio.run(follow_ups(options) if options.follow_ups else load(options))
+    try:
+        result = asyncio.run(follow_ups(options) if options.follow_ups else load(options))
+    except openai.OpenAIError as error:
+        print(f"error: {options.url}: {error}", file=sys.stderr)
+        sys.exit(1)
     for name, value in result.items():
         print(f"{name:24s} {value:.4g}" if isinstance(value, float) else f"{name:24s} {value}")
     settings = {name: vars(options)[name] for name in ("model", "clients", "minutes", "tokens")}

@@ -4,6 +4,7 @@ import asyncio
 import gc
 import threading
 import weakref
+from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 
 import numpy as np
@@ -262,6 +263,20 @@ def test_sorted_weights_give_the_same_numbers():
     assert packed.weight is linear.weight
 
 
+def _two_threads_read_their_own(model) -> None:
+    """Layers that are one product keep its outputs for a moment: nobody else gets them."""
+    prompts = [torch.arange(5, 17)[None], torch.arange(40, 52)[None]]
+
+    def read(ids: torch.Tensor) -> torch.Tensor:
+        with torch.inference_mode():
+            return model(input_ids=ids).logits
+
+    alone = [read(ids) for ids in prompts]
+    with ThreadPoolExecutor(2) as pool:
+        together = list(pool.map(read, prompts * 40))
+    assert all(torch.equal(one, alone[i % 2]) for i, one in enumerate(together))
+
+
 def test_only_a_model_in_bfloat16_is_sorted(tmp_path):
     model, _ = tiny_model(tmp_path)
     assert not pack_weights(model.float())
@@ -271,6 +286,7 @@ def test_only_a_model_in_bfloat16_is_sorted(tmp_path):
             before = model.bfloat16()(input_ids=ids).logits
             assert pack_weights(model) and pack_weights(model)  # a second time changes nothing
             assert torch.equal(model(input_ids=ids).logits, before)
+            _two_threads_read_their_own(model)
         assert isinstance(model.lm_head, PackedLinear)
         use_int8(model)  # instead of them
         assert isinstance(model.lm_head, Int8Linear) and type(model.lm_head.linear) is torch.nn.Linear
