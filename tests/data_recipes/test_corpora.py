@@ -15,7 +15,7 @@ from mllm.data_recipes.licences import SHIPPABLE, DataError, refusal
 from mllm.data_recipes.sources import collect, file_items
 from mllm.data_recipes.sources_midi import performance, program_family
 from mllm.data_recipes.sources_music21 import abc_jobs, parse
-from mllm.data_recipes.sources_scores import SUFFIXES, collection, processor_limit, score_jobs
+from mllm.data_recipes.sources_scores import SUFFIXES, TooSlow, collection, processor_limit, score_jobs
 from mllm.data_recipes.synthesizer import play
 from mllm.data_recipes.tune import METRES, Tune, analysed_key
 
@@ -174,6 +174,18 @@ def test_a_corrupt_file_a_slow_one_and_a_wrong_key_are_skipped_with_a_reason(tmp
     assert parse("mine", jobs[1], seconds=0.01) == (None, "took longer than 0.01 s")
     with processor_limit(5):
         assert sum(range(1000)) == 499_500
+
+
+def test_a_file_that_was_too_slow_is_refused_though_its_reader_goes_on():
+    def reader() -> bool:
+        try:
+            while True:
+                sum(range(1000))
+        except:  # noqa: E722  as music21 has them
+            return True
+
+    with pytest.raises(TooSlow), processor_limit(0.02):
+        assert reader()
 
 
 @pytest.mark.parametrize("options", [{"files": ["../*.mxl"]}, {"files": ["/etc/*"]}, {"files": "x"}, {"skip": []}])

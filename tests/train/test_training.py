@@ -251,6 +251,12 @@ def test_a_line_that_is_no_row_is_named(own_clips, tmp_path, line, words):
         read_rows(path, "train")
 
 
+def test_a_file_without_lines_is_said_to_be_empty(tmp_path):
+    (tmp_path / "rows.jsonl").touch()
+    with pytest.raises(RowsError, match="the file is empty"):
+        read_rows(tmp_path / "rows.jsonl", "train")
+
+
 def test_paths_of_scores_stand_beside_the_rows(tmp_path):
     part = {"type": "score", "score": "tunes/a.abc"}
     (tmp_path / "rows.jsonl").write_text(json.dumps({"messages": [{"role": "user", "content": [part]}]}))
