@@ -47,8 +47,9 @@ class TooSlow(BaseException):
 
 @contextmanager
 def processor_limit(seconds: float) -> Iterator[None]:
-    """Raises TooSlow in the block after `seconds` of processor time, which a busy machine does not change; at the latest
-    at its end, as a bare `except:` in music21 may swallow what was raised inside.
+    """Raises TooSlow in the block after `seconds` of processor time, which a busy machine does not change.
+
+    At the latest at the end of the block, as a bare `except:` in music21 may swallow what was raised inside.
 
     Without effect outside the main thread and where the system has no such timer.
     """

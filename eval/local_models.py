@@ -21,6 +21,7 @@ from mllm.eval.batched_generation import attends_fully, families_of, generate
 from mllm.eval.respondents import Failure, folder_hash
 from mllm.eval.sounds import Sound
 from mllm.eval.task import Messages
+from mllm.packed_weights import pack_weights
 from mllm.processing import read_conversation
 
 BATCH = 16
@@ -179,7 +180,9 @@ class MusicModel(_Local):
 
     @cached_property
     def _loaded(self) -> tuple[Any, Any]:
-        return load_model(self.name)
+        model, processor = load_model(self.name)
+        pack_weights(model)
+        return model, processor
 
     @property
     def model(self) -> Any:
@@ -238,7 +241,9 @@ class TextModel(_Local):
     def model(self) -> Any:  # type: ignore[override]
         from transformers import AutoModelForCausalLM
 
-        return AutoModelForCausalLM.from_pretrained(self._folder, dtype=torch.bfloat16, use_safetensors=True).eval()
+        model = AutoModelForCausalLM.from_pretrained(self._folder, dtype=torch.bfloat16, use_safetensors=True).eval()
+        pack_weights(model)
+        return model
 
     @cached_property
     def tokenizer(self) -> Any:  # type: ignore[override]

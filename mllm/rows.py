@@ -97,7 +97,7 @@ def _line_rows(path: Path, split: str) -> Iterator[Row]:
                 found = True
                 yield row
     if not number:
-        raise RowsError(f"{path}: the file is empty; a line is a row, {{\"messages\": [...]}}")
+        raise RowsError(f'{path}: the file is empty; a line is a row, {{"messages": [...]}}')
     if not found:
         raise RowsError(f'{path}: no row of split {split!r}; write "split": "{split}" into some lines')
 

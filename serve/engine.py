@@ -21,9 +21,9 @@ import torch
 from mllm.chat import MusicLM
 from mllm.errors import MllmError, PromptError
 from mllm.hearing import Hearing
+from mllm.packed_weights import pack_weights
 from mllm.serve.batch import Batch
 from mllm.serve.engine_int8 import use_int8
-from mllm.serve.engine_packed import pack_weights
 from mllm.serve.engine_queue import FairQueue
 from mllm.serve.engine_reply import Reply
 from mllm.serve.engine_text import Spelling, Writer

@@ -10,9 +10,9 @@ import torch
 from torch import nn
 
 from mllm.errors import WeightsError
+from mllm.linear_layers import StandIn, linears, put
 from mllm.modeling import MusicLMForConditionalGeneration
-from mllm.serve.engine_linear import StandIn, linears, put
-from mllm.serve.engine_packed import PackedLinear
+from mllm.packed_weights import PackedLinear
 
 ROWS = 8  # tokens at a time up to which int8 is used; with more of them its kernel is no faster than bfloat16's
 

@@ -4,7 +4,6 @@ import asyncio
 import gc
 import threading
 import weakref
-from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 
 import numpy as np
@@ -14,8 +13,8 @@ from tiny import tiny_model, tokenizer_folder
 from transformers import AutoTokenizer
 
 from mllm.errors import WeightsError
+from mllm.packed_weights import PackedLinear, pack_weights
 from mllm.serve.engine_int8 import Int8Linear, use_int8
-from mllm.serve.engine_packed import PackedLinear, pack_weights
 from mllm.serve.engine_queue import FairQueue
 from mllm.serve.engine_reply import Reply
 from mllm.serve.engine_text import Spelling, Writer
@@ -252,42 +251,9 @@ def test_a_room_is_freed_with_its_last_name():
 
 
 @pytest.mark.skipif(not torch.ops.mkldnn._is_mkldnn_bf16_supported(), reason="this CPU multiplies no bfloat16")
-def test_sorted_weights_give_the_same_numbers():
-    torch.manual_seed(0)
-    linear = torch.nn.Linear(96, 160, bias=False).bfloat16()
-    packed = PackedLinear(linear)
-    for shape in ((1, 96), (3, 1, 96), (1, 33, 96)):
-        hidden = torch.randn(shape).bfloat16()
-        with torch.inference_mode():
-            assert torch.equal(packed(hidden), linear(hidden))
-    assert packed.weight is linear.weight
-
-
-def _two_threads_read_their_own(model) -> None:
-    """Layers that are one product keep its outputs for a moment: nobody else gets them."""
-    prompts = [torch.arange(5, 17)[None], torch.arange(40, 52)[None]]
-
-    def read(ids: torch.Tensor) -> torch.Tensor:
-        with torch.inference_mode():
-            return model(input_ids=ids).logits
-
-    alone = [read(ids) for ids in prompts]
-    with ThreadPoolExecutor(2) as pool:
-        together = list(pool.map(read, prompts * 40))
-    assert all(torch.equal(one, alone[i % 2]) for i, one in enumerate(together))
-
-
-def test_only_a_model_in_bfloat16_is_sorted(tmp_path):
+def test_int8_goes_instead_of_sorted_weights(tmp_path):
     model, _ = tiny_model(tmp_path)
-    assert not pack_weights(model.float())
-    if torch.ops.mkldnn._is_mkldnn_bf16_supported():
-        ids = torch.arange(5, 17)[None]
-        with torch.inference_mode():
-            before = model.bfloat16()(input_ids=ids).logits
-            assert pack_weights(model) and pack_weights(model)  # a second time changes nothing
-            assert torch.equal(model(input_ids=ids).logits, before)
-            _two_threads_read_their_own(model)
-        assert isinstance(model.lm_head, PackedLinear)
-        use_int8(model)  # instead of them
-        assert isinstance(model.lm_head, Int8Linear) and type(model.lm_head.linear) is torch.nn.Linear
-        assert not any(isinstance(module, PackedLinear) for module in model.modules())
+    assert pack_weights(model.bfloat16())
+    use_int8(model)
+    assert isinstance(model.lm_head, Int8Linear) and type(model.lm_head.linear) is torch.nn.Linear
+    assert not any(isinstance(module, PackedLinear) for module in model.modules())

@@ -11,9 +11,9 @@ from collections.abc import Sequence
 
 import torch
 from torch import nn
+from transformers import PreTrainedModel
 
-from mllm.modeling import MusicLMForConditionalGeneration
-from mllm.serve.engine_linear import Place, StandIn, linears, put
+from mllm.linear_layers import Place, StandIn, linears, put
 
 ROWS = 16  # tokens that the order is chosen for; it serves any number
 MOST_BYTES = 2 << 30  # of weights that are kept twice
@@ -58,11 +58,15 @@ class PackedLinear(StandIn):
         return self._product.fetch(hidden, self._start, self.out_features)
 
 
-def pack_weights(model: MusicLMForConditionalGeneration) -> bool:
-    """Sort the weights of a model's language model and head, in place; whether that is possible here.
+def pack_weights(model: PreTrainedModel) -> bool:
+    """Sort the weights of a model's decoder and head, in place; whether that is possible here.
+
+    `model`: ours, or a causal language model of transformers. From then on it is for inference alone.
 
     Not where they are not in bfloat16 on a CPU that multiplies it, nor where twice the weights would be too much.
     """
+    if getattr(model, "lm_head", None) is None:
+        return False
     places = linears(model)
     weights = [layer.weight for _, _, layer in places] + [model.lm_head.weight]
     if not (

@@ -1,12 +1,11 @@
-"""Layers that stand for a model's linear ones while an engine writes with it."""
+"""Layers that stand for a language model's linear ones while it writes."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
 from torch import nn
-
-from mllm.modeling import MusicLMForConditionalGeneration
+from transformers import PreTrainedModel
 
 
 class StandIn(nn.Module):
@@ -26,8 +25,8 @@ class StandIn(nn.Module):
 Place = tuple[nn.Module, str, nn.Linear]
 
 
-def linears(model: MusicLMForConditionalGeneration, through: type[StandIn] | None = None) -> list[Place]:
-    """Where the linear layers of a model's language model and head are: parent, name, layer.
+def linears(model: PreTrainedModel, through: type[StandIn] | None = None) -> list[Place]:
+    """Where the linear layers of a model's decoder and `lm_head` are: parent, name, layer.
 
     Those that another layer stands for are left out, but for those behind a `through`.
     """

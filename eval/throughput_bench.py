@@ -1,0 +1,107 @@
+"""How much faster an evaluation asks than one `generate` after the other, and whether the answers are the same.
+
+    python -m mllm.eval.throughput_bench --model mini --data runs/data/mini --limit 2
+
+runs `mllm eval` on all tasks of ours with every control, and then gives each prompt by itself to transformers'
+`generate`. Recordings are heard before either is timed. Ends in one line of JSON.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+import typer
+from rich.progress import track
+
+from mllm.assemble import load_model
+from mllm.errors import MllmError
+from mllm.eval.local_models import MusicModel
+from mllm.eval.respondents import Failure
+from mllm.eval.run import evaluate
+from mllm.eval.task import Messages
+
+
+class TimedModel(MusicModel):
+    """A model that remembers what it was asked, what it said, and how long that took.
+
+    Attributes:
+        asked: prompts with the most tokens of an answer. said: the answers to them. seconds: without hearing.
+    """
+
+    def __init__(self, spec: str):
+        super().__init__(spec)
+        self.asked: list[tuple[Messages, int]] = []
+        self.said: list[str] = []
+        self.seconds = 0.0
+
+    def answer(self, messages: Sequence[Messages], max_new_tokens: int) -> list[str | Failure]:
+        self._prompts(messages, max_new_tokens)
+        begun = time.perf_counter()
+        answers = super().answer(messages, max_new_tokens)
+        self.seconds += time.perf_counter() - begun
+        for one, answer in zip(messages, answers, strict=True):
+            if not isinstance(answer, Failure):
+                self.asked.append((one, max_new_tokens))
+                self.said.append(answer)
+        return answers
+
+
+@torch.inference_mode()
+def one_by_one(model: TimedModel) -> tuple[list[str], float]:
+    """The same answers by transformers' `generate`, with weights as they were loaded, and the seconds it takes."""
+    plain, processor = load_model(model.name)
+    said, begun = [], 0.0
+    for place, (messages, most) in enumerate(track(model.asked, "one by one")):
+        if place == 1:  # the first one is not timed
+            begun = time.perf_counter()
+        prompt = model.embed(messages)[None]
+        tokens: Any = plain.generate(
+            inputs_embeds=prompt, attention_mask=torch.ones(prompt.shape[:2], dtype=torch.long), do_sample=False,
+            max_new_tokens=most,
+        )  # fmt: skip
+        said.append(processor.tokenizer.decode(tokens[0], skip_special_tokens=True).strip())
+    seconds = time.perf_counter() - begun
+    return said, seconds * len(said) / max(1, len(said) - 1)
+
+
+def measure(model: str, data: Path, limit: int, tasks: Sequence[str] | None = None) -> dict[str, Any]:
+    """{"prompts", "tokens" of the answers, "batched" and "one_by_one" in seconds, "times", "same" answers}.
+
+    Raises EvalError, WeightsError.
+    """
+    asked = TimedModel(model)
+    with tempfile.TemporaryDirectory(prefix="mllm-throughput-") as folder:
+        evaluate(asked, tasks, data, folder, limit, tools=False)
+    said, seconds = one_by_one(asked)
+    same = sum(one == other for one, other in zip(said, asked.said, strict=True))
+    return {
+        "prompts": len(said), "tokens": sum(len(asked.tokenizer(one)["input_ids"]) for one in said),
+        "batched": asked.seconds, "one_by_one": seconds, "times": seconds / asked.seconds, "same": same,
+    }  # fmt: skip
+
+
+def main(
+    model: Annotated[str, typer.Option("--model", "-m", help="`mini`, or the folder of a checkpoint.")] = "mini",
+    data: Annotated[Path, typer.Option(help="A folder made by `mllm data build`.")] = Path("runs/data/mini"),
+    limit: Annotated[int, typer.Option(min=1, help="Items a task.")] = 2,
+    tasks: Annotated[str, typer.Option(help="Comma-separated; empty: all of ours.")] = "",
+) -> None:
+    """Measure how much faster an evaluation asks than one `generate` after the other."""
+    try:
+        found = measure(model, data, limit, tasks.split(",") if tasks else None)
+    except MllmError as error:
+        typer.echo(f"error: {error}", err=True)
+        raise typer.Exit(1) from error
+    for name, value in found.items():
+        typer.echo(f"{name:12s} {value:.4g}" if isinstance(value, float) else f"{name:12s} {value}")
+    typer.echo(json.dumps({"model": model, "data": str(data), "limit": limit, **found}))
+
+
+if __name__ == "__main__":
+    typer.run(main)
