@@ -2,8 +2,8 @@
 
     python -m mllm.eval.matching_bench --data runs/data/mini --model mini --limit 200 --output runs/matching
 
-Rows of the tasks `match` and `which_of_three`. A score belongs where its gain reaches a threshold, which is chosen on
-validation rows; of three the one with the greatest share is taken. The classical tool compares the pitches of the score
+Rows of the tasks `match` and `which_of_three`. A score belongs where its fit reaches a threshold, which is chosen on
+validation rows; of three the one that fits best is taken. The classical tool compares the pitches of the score
 in their order with the strongest notes that Basic Pitch hears (difflib's ratio), with a threshold chosen alike.
 """
 
@@ -45,12 +45,12 @@ class Weighed:
 
 
 def by_likelihood(model: str) -> Weigh:
-    """Gain a note of each score (`mllm.matching.match`)."""
+    """Fit of each score (`mllm.matching.match`)."""
     from mllm import load
     from mllm.matching import match
 
     music = load(model)
-    return lambda recording, texts: [one.gain for one in match(music, recording, texts)]
+    return lambda recording, texts: [one.fit for one in match(music, recording, texts)]
 
 
 def by_basic_pitch(recording: str, texts: Sequence[str]) -> list[float]:

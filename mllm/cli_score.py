@@ -162,20 +162,22 @@ def match_scores(
 
     mllm score match take.wav first.abc second.abc
 
-    For some bars of one melody, as the model was trained on. A gain below 0 speaks against a score.
+    For some bars of one melody, as the model was trained on. A gain below 0 speaks against a score, and so does a bar
+    that fits much worse than the others: of two versions of one tune it tells which is not played.
     """
     from mllm.cli_model import load_quietly
     from mllm.matching import match
 
     files = [_existing(score) for score in scores]
     found = match(load_quietly(model), recording, files)
-    rows = [{"score": name, **vars(one)} for name, one in zip(scores, found, strict=True)]
+    rows = [{"score": name, **vars(one), "worst_bar": one.worst_bar} for name, one in zip(scores, found, strict=True)]
     rows.sort(key=lambda row: -float(row["share"]))
     if as_json:
         typer.echo(json.dumps(rows, ensure_ascii=False))
         return
     for row in rows:
-        typer.echo(f"{row['share']:6.1%}  {row['gain']:+.2f} nats a note  {row['score']}")
+        worst = f"bar {row['worst_bar']} fits worst ({min(row['bars']):+.2f} nats a token)"
+        typer.echo(f"{row['share']:6.1%}  {row['gain']:+.2f} nats a note  {row['score']}: {worst}")
 
 
 def _existing(file: str) -> Path:

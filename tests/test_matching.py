@@ -12,7 +12,7 @@ from tiny_checkpoint import tiny_folder
 
 from mllm import load
 from mllm.errors import AudioError, PromptError, ScoreError
-from mllm.matching import loglikelihood, match
+from mllm.matching import bar_means, match, token_loglikelihoods
 from mllm.score import read_abc
 
 SCALE = "X:1\nM:4/4\nL:1/4\nK:C\nC D E F | G A B c |]\n"
@@ -30,17 +30,16 @@ def sound() -> np.ndarray:
 
 
 def test_likelihoods_are_those_of_the_model_word_by_word(music, sound):
-    """The probability of all answers of one token sums to one, and a longer answer is the product of its steps."""
     messages = [{"role": "user", "content": [{"type": "audio", "audio": sound}, {"type": "text", "text": "Key?"}]}]
-    whole = loglikelihood(music, messages, " C D")
+    found = token_loglikelihoods(music, messages, " C D")
     ids = music.processor.tokenizer(" C D", add_special_tokens=False)["input_ids"] + [music.stops[0]]
-    embeddings, total = music.prepare(messages, len(ids)).embeddings, 0.0
+    embeddings, steps = music.prepare(messages, len(ids)).embeddings, []
     with torch.inference_mode():
         for token in ids:
             logits = music.model(inputs_embeds=embeddings).logits[0, -1].log_softmax(-1)
-            total += float(logits[token])
+            steps.append(float(logits[token]))
             embeddings = torch.cat([embeddings, music.model.get_input_embeddings()(torch.tensor([[token]]))], 1)
-    assert whole == pytest.approx(total, abs=1e-3)
+    assert found.tolist() == pytest.approx(steps, abs=1e-3)
 
 
 def test_shares_compare_scores_and_forms_of_a_score_are_one(music, sound, tmp_path):
@@ -57,6 +56,14 @@ def test_shares_compare_scores_and_forms_of_a_score_are_one(music, sound, tmp_pa
 def test_silence_says_nothing_of_a_score(music):
     [found] = match(music, np.zeros(22050, np.float32), [SCALE])
     assert found.gain == 0 and found.share == 1
+
+
+def test_every_written_bar_is_weighed(music, sound):
+    """Bars, not bar lines: what a repeat or a double bar adds is none of its own."""
+    body = "|: C D E F |1 G A B c :|2 c B A G || z4 |]"
+    [found] = match(music, sound, [f"X:1\nM:4/4\nL:1/4\nK:C\n{body}\n"])
+    assert len(found.bars) == 4 and found.bars[found.worst_bar - 1] == min(found.bars)
+    assert bar_means(np.array([1.0, 3.0, 5.0]), [0, 0, 1]) == (2.0, 5.0)
 
 
 def test_what_cannot_be_weighed_is_refused(music, sound, tmp_path):
