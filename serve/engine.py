@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import math
 import threading
 import time
 from collections.abc import Callable
@@ -32,12 +31,12 @@ from mllm.serve.generation import BusyError, DeadlineError, EngineError, Generat
 from mllm.serve.key_values import Decoder
 from mllm.serve.prefix_cache import LIMIT, PrefixCache
 from mllm.serve.process_memory import give_back
+from mllm.serve.read_ahead import ReadAhead, marks_between
+from mllm.serve.request_limits import check_request
 
 SLOTS = 32  # a step for so many takes a CPU little longer than one for eight: it reads the same weights
 PREPARERS = 2
 AHEAD = 2  # requests prepared before there is a slot for them
-MOST_TOP_LOGPROBS = 20
-LONGEST_STOP = 1000  # characters
 ROOM_BYTES = 4 << 30
 TRIM_EVERY = 32  # answers
 MOST_UNITS = 4
@@ -92,7 +91,8 @@ class MusicEngine:
             aside(pack_weights, music.model)
         self._decoder = Decoder(music.model)
         self._prefixes = PrefixCache(prefix_bytes, music.processor.audio_token_id)
-        self._batch = Batch(self._decoder, self._prefixes)
+        self._ahead = ReadAhead(self._decoder, self._prefixes, marks_between(music.processor))
+        self._batch = Batch(self._decoder, self._prefixes, self._ahead)
         self._spelling = Spelling(music.processor.tokenizer)
         self._queue: FairQueue[Work] = FairQueue(waiting)
         self._preparing: list[Work] = []
@@ -125,7 +125,7 @@ class MusicEngine:
         """
         if self._stopping:
             raise StoppingError("the server is going down and takes nothing new")
-        self._check(request)
+        check_request(request, self.music.vocabulary, self.context)
         work = Work(request, Reply(self._changed.set))
         refused = self._queue.put(request.client, work)
         if refused:
@@ -159,6 +159,7 @@ class MusicEngine:
             "prefix_hits": float(self._prefixes.hits),
             "prefix_misses": float(self._prefixes.misses),
             "prefix_bytes": float(self._prefixes.bytes),
+            "read_ahead": float(self._ahead.times),
         }
 
     async def drain(self, seconds: float) -> bool:
@@ -183,31 +184,6 @@ class MusicEngine:
     def __exit__(self, *error: Any) -> None:
         self.close()
 
-    def _check(self, request: GenerationRequest) -> None:
-        """PromptError where an option is out of its range."""
-        vocabulary = self.music.vocabulary
-        rules = {
-            "give either messages or a prompt": bool(request.messages) != (request.prompt is not None),
-            "max_tokens must be at least 1": request.max_tokens >= 1,
-            "temperature must be a number from 0 on": 0 <= request.temperature < math.inf,
-            "top_p must be above 0 and at most 1": 0 < request.top_p <= 1,
-            f"stop strings must have 1 to {LONGEST_STOP} characters": all(
-                0 < len(stop) <= LONGEST_STOP for stop in request.stop
-            ),
-            f"logit_bias must map ids of tokens, 0 to {vocabulary - 1}, to numbers": all(
-                0 <= token < vocabulary and math.isfinite(bias) for token, bias in request.logit_bias.items()
-            ),
-            f"top_logprobs must be 0 to {MOST_TOP_LOGPROBS}": 0 <= (request.top_logprobs or 0) <= MOST_TOP_LOGPROBS,
-            "the deadline must be above 0 seconds": request.seconds > 0,
-        }
-        for rule, kept in rules.items():
-            if not kept:
-                raise PromptError(rule)
-        if self.context and request.max_tokens >= self.context:
-            raise PromptError(
-                f"max_tokens is {request.max_tokens}, but this model holds {self.context} with the prompt"
-            )
-
     def _retry_after(self) -> float:
         """Seconds until about half of the queue has moved on."""
         return min(max(1.0, len(self._queue) / 2 * self._pace), 120.0)
@@ -225,7 +201,7 @@ class MusicEngine:
                     self._sort_out()
                     self._admit()
                     worked = any([self._join() for _ in range(self._units())])
-                    worked = self._step() or worked
+                    worked = self._step() or worked or (self._idle() and self._ahead.advance())
                 except Exception as error:  # a fault in here may fail what runs, never end the engine
                     log.exception("the engine failed")
                     self._fail_all(EngineError(f"the engine failed ({type(error).__name__}): ask again"))
@@ -380,7 +356,7 @@ class MusicEngine:
             self._batch.step(lambda work, error: self._fail(work, self._explained(error, work)))
         except Exception as error:
             failure = self._explained(error, None)
-            self._batch = Batch(self._decoder, self._prefixes)
+            self._batch = Batch(self._decoder, self._prefixes, self._ahead)
             for work in works:
                 self._fail(work, failure)
             return True
@@ -410,7 +386,7 @@ class MusicEngine:
 
     def _fail_all(self, error: MllmError) -> None:
         works = [*self._queue.remove(lambda work: True), *self._batch.works]
-        self._batch = Batch(self._decoder, self._prefixes)
+        self._batch = Batch(self._decoder, self._prefixes, self._ahead)
         with self._lock:
             for place in (self._preparing, self._ready, self._joining):
                 works += place

@@ -105,10 +105,15 @@ class Work:
         self._embeddings = None
         return hidden
 
-    def remember(self, prefixes: PrefixCache, room: KeyValues, tokens: int) -> None:
-        """Keep what was read and written for a follow-up; the first `tokens` written ones have keys and values."""
+    def remember(self, prefixes: PrefixCache, room: KeyValues, tokens: int) -> np.ndarray:
+        """Keep what was read and written for a follow-up; the first `tokens` written ones have keys and values.
+
+        Returns the key.
+        """
         written = np.array(self.reply.tokens[:tokens], dtype=np.int64)
-        prefixes.keep(np.concatenate([self._keys, written]), room)
+        keys = np.concatenate([self._keys, written])
+        prefixes.keep(keys, room)
+        return keys
 
     def write(self, choice: Choice) -> bool:
         """Put a token more to the answer; whether that was the last."""

@@ -27,6 +27,7 @@ from mllm.serve.generation import (
     UpstreamError,
     Usage,
 )
+from mllm.serve.request_limits import check_request
 from mllm.serve.upstream_wire import ChunkReader, body_of, explained
 
 CONNECT_SECONDS = 10.0
@@ -117,15 +118,14 @@ class UpstreamEngine:
         """Forward a request in its turn; returns at once.
 
         Raises:
-            PromptError: neither messages nor a prompt, or both.
+            PromptError: an option is out of its range.
             BusyError: too many wait already. A request that waits may also be failed with it later, to make room for a
                 client that asks less.
             StoppingError: the engine goes down.
         """
         if self._stopping:
             raise StoppingError("the server is going down and takes nothing new")
-        if bool(request.messages) == (request.prompt is not None):
-            raise PromptError("give either messages or a prompt")
+        check_request(request)
         work = _Work(request)
         refused = self._queue.put(request.client, work)
         if refused:
