@@ -9,7 +9,6 @@ import torch
 from mllm.serve.engine_work import Work
 from mllm.serve.key_values import Decoder
 from mllm.serve.prefix_cache import PrefixCache
-from mllm.serve.read_ahead import ReadAhead
 from mllm.serve.sampling import Choice
 
 ROWS = 4  # that there is room for at the start; more is made when it is needed
@@ -22,11 +21,10 @@ class Batch:
     Args:
         decoder: the language model.
         prefixes: where conversations go that have ended.
-        ahead: what reads on from them.
     """
 
-    def __init__(self, decoder: Decoder, prefixes: PrefixCache, ahead: ReadAhead):
-        self._decoder, self._prefixes, self._ahead = decoder, prefixes, ahead
+    def __init__(self, decoder: Decoder, prefixes: PrefixCache):
+        self._decoder, self._prefixes = decoder, prefixes
         self._room = decoder.room(0, ROWS)
         self.works: list[Work] = []  # one a row of the room
 
@@ -68,10 +66,7 @@ class Batch:
         row = self.works.index(work)
         if keep and self._prefixes.limit:
             room = self._room.copy(row)
-            read = room.longest - work.prompt_tokens
-            keys = work.remember(self._prefixes, room, read)
-            if work.request.messages:
-                self._ahead.ended(keys, room, work.reply.tokens[read:])
+            work.remember(self._prefixes, room, room.longest - work.prompt_tokens)
         self._room.remove(row)
         last = self.works.pop()
         if last is not work:

@@ -31,7 +31,6 @@ from mllm.serve.generation import BusyError, DeadlineError, EngineError, Generat
 from mllm.serve.key_values import Decoder
 from mllm.serve.prefix_cache import LIMIT, PrefixCache
 from mllm.serve.process_memory import give_back
-from mllm.serve.read_ahead import ReadAhead, marks_between
 from mllm.serve.request_limits import check_request
 
 SLOTS = 32  # a step for so many takes a CPU little longer than one for eight: it reads the same weights
@@ -91,8 +90,7 @@ class MusicEngine:
             aside(pack_weights, music.model)
         self._decoder = Decoder(music.model)
         self._prefixes = PrefixCache(prefix_bytes, music.processor.audio_token_id)
-        self._ahead = ReadAhead(self._decoder, self._prefixes, marks_between(music.processor))
-        self._batch = Batch(self._decoder, self._prefixes, self._ahead)
+        self._batch = Batch(self._decoder, self._prefixes)
         self._spelling = Spelling(music.processor.tokenizer)
         self._queue: FairQueue[Work] = FairQueue(waiting)
         self._preparing: list[Work] = []
@@ -159,7 +157,6 @@ class MusicEngine:
             "prefix_hits": float(self._prefixes.hits),
             "prefix_misses": float(self._prefixes.misses),
             "prefix_bytes": float(self._prefixes.bytes),
-            "read_ahead": float(self._ahead.times),
         }
 
     async def drain(self, seconds: float) -> bool:
@@ -201,15 +198,18 @@ class MusicEngine:
                     self._sort_out()
                     self._admit()
                     worked = any([self._join() for _ in range(self._units())])
-                    worked = self._step() or worked or (self._idle() and self._ahead.advance())
+                    worked = self._step() or worked
+                    if not worked:
+                        self._rest()
                 except Exception as error:  # a fault in here may fail what runs, never end the engine
                     log.exception("the engine failed")
                     self._fail_all(EngineError(f"the engine failed ({type(error).__name__}): ask again"))
-                    worked = True
-                if not worked:
-                    self._last_end = None
-                    self._changed.wait(self._until_deadline())
             self._fail_all(StoppingError("the server went down before the answer was there"))
+
+    def _rest(self) -> None:
+        """Sleep until something changes."""
+        self._last_end = None
+        self._changed.wait(self._until_deadline())
 
     def _sort_out(self) -> None:
         """Let go of requests whose reader has left or whose time is over, wherever they are."""
@@ -356,7 +356,7 @@ class MusicEngine:
             self._batch.step(lambda work, error: self._fail(work, self._explained(error, work)))
         except Exception as error:
             failure = self._explained(error, None)
-            self._batch = Batch(self._decoder, self._prefixes, self._ahead)
+            self._batch = Batch(self._decoder, self._prefixes)
             for work in works:
                 self._fail(work, failure)
             return True
@@ -386,7 +386,7 @@ class MusicEngine:
 
     def _fail_all(self, error: MllmError) -> None:
         works = [*self._queue.remove(lambda work: True), *self._batch.works]
-        self._batch = Batch(self._decoder, self._prefixes, self._ahead)
+        self._batch = Batch(self._decoder, self._prefixes)
         with self._lock:
             for place in (self._preparing, self._ready, self._joining):
                 works += place

@@ -105,15 +105,10 @@ class Work:
         self._embeddings = None
         return hidden
 
-    def remember(self, prefixes: PrefixCache, room: KeyValues, tokens: int) -> np.ndarray:
-        """Keep what was read and written for a follow-up; the first `tokens` written ones have keys and values.
-
-        Returns the key.
-        """
+    def remember(self, prefixes: PrefixCache, room: KeyValues, tokens: int) -> None:
+        """Keep what was read and written for a follow-up; the first `tokens` written ones have keys and values."""
         written = np.array(self.reply.tokens[:tokens], dtype=np.int64)
-        keys = np.concatenate([self._keys, written])
-        prefixes.keep(keys, room)
-        return keys
+        prefixes.keep(np.concatenate([self._keys, written]), room)
 
     def write(self, choice: Choice) -> bool:
         """Put a token more to the answer; whether that was the last."""

@@ -189,10 +189,6 @@ class Decoder:
         """An empty room for conversations of this model."""
         return KeyValues(self.layers, rows, capacity)
 
-    def embed(self, tokens: list[int]) -> torch.Tensor:
-        """[1, tokens, hidden] of tokens of text."""
-        return self.embeddings(torch.tensor([tokens], device=self.embeddings.weight.device))
-
     def read(self, room: KeyValues, embeddings: torch.Tensor) -> torch.Tensor:
         """Go on with the one conversation in `room`; returns the last hidden state [1, hidden].
 
@@ -212,9 +208,10 @@ class Decoder:
 
     def step(self, room: KeyValues, tokens: list[int]) -> torch.Tensor:
         """Give every row of `room` a token more; returns what may come next, as `logits`."""
-        embeddings = self.embed(tokens).transpose(0, 1)
+        device = self.embeddings.weight.device
+        embeddings = self.embeddings(torch.tensor(tokens, device=device)[:, None])
         room.reserve(len(tokens), room.longest + 1)
-        room.aim(embeddings.device)
+        room.aim(device)
         own = room.places[:, None]
         mask, lengths = None, None
         if self._by_rows:

@@ -21,6 +21,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import openai
 import psutil
 import soundfile
@@ -34,10 +35,11 @@ NEW = 5_000  # number of the first clip of follow-ups, which no load has sent be
 PATIENCE = 120.0  # seconds that a server may take to load its model
 
 
-def message(number: int) -> list[dict[str, Any]]:
-    """A question about a clip of ten seconds that no other number has."""
+def message(number: int, seconds: float = 10.0) -> list[dict[str, Any]]:
+    """A question about a clip that no other number has."""
     out = io.BytesIO()
-    soundfile.write(out, clip(number, RATE) * (1 - 1e-5 * (number % 10_000)), RATE, format="FLAC")
+    samples = np.resize(clip(number, RATE), round(seconds * RATE)) * (1 - 1e-5 * (number % 10_000))
+    soundfile.write(out, samples, RATE, format="FLAC")
     data = base64.b64encode(out.getvalue()).decode()
     part = {"type": "input_audio", "input_audio": {"data": data, "format": "flac"}}
     return [{"role": "user", "content": [part, {"type": "text", "text": "Describe this music."}]}]
@@ -102,7 +104,7 @@ async def client(
 ) -> None:
     """One user who asks again as soon as she is answered."""
     while time.monotonic() < until:
-        question = await asyncio.to_thread(message, number)
+        question = await asyncio.to_thread(message, number, options.seconds)
         number += options.clients
         begun = time.monotonic()
         try:
@@ -145,11 +147,12 @@ async def follow_ups(options: argparse.Namespace) -> dict[str, Any]:
     firsts, seconds = [], []
     async with openai.AsyncOpenAI(base_url=options.url, api_key=options.api_key, max_retries=0, timeout=600) as server:
         await ready(server)
-        await ask(server, options, message(9999))  # warm
+        await ask(server, options, message(9999, options.seconds))  # warm
         for number in range(options.follow_ups):
-            messages = message(NEW + number)
+            messages = message(NEW + number, options.seconds)
             heard = await ask(server, options, messages)
             firsts.append(heard.first or 0.0)
+            await asyncio.sleep(options.thinking)
             messages += [{"role": "assistant", "content": heard.words}, {"role": "user", "content": "And the tempo?"}]
             seconds.append((await ask(server, options, messages)).first or 0.0)
     first, second = statistics.median(firsts), statistics.median(seconds)
@@ -192,11 +195,13 @@ def main() -> None:
     parser.add_argument("--api-key", default="none")
     parser.add_argument("--clients", type=int, default=32, help="that ask at the same time")
     parser.add_argument("--minutes", type=float, default=10)
+    parser.add_argument("--seconds", type=float, default=10.0, help="of each clip")
     parser.add_argument("--tokens", type=int, default=32, help="of each answer, at most")
     parser.add_argument("--extra", default="{}", help="JSON that goes into every request, such as a logit_bias")
     parser.add_argument(
         "--follow-ups", type=int, default=0, help="instead: one client, so many questions and follow-ups"
     )
+    parser.add_argument("--thinking", type=float, default=0.0, help="seconds between an answer and its follow-up")
     parser.add_argument("--pid", type=int, help="of the server's process, to watch its memory")
     options = parser.parse_args()
     try:

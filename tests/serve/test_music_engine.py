@@ -113,23 +113,6 @@ def test_a_follow_up_needs_neither_tower_nor_the_prompt_again(music, engine):
     assert answer(engine, GenerationRequest(messages=changed, max_tokens=TOKENS)).usage.cached_tokens == 0
 
 
-def test_what_a_follow_up_begins_with_is_read_while_nobody_waits(music):
-    """Only the question itself and the marks behind it are left to read; the answer is the same."""
-    tokenizer = music.processor.tokenizer
-    [word] = tokenizer(" the", add_special_tokens=False)["input_ids"]
-    first = question(CLIP)
-    with MusicEngine(music, slots=2) as engine:
-        said = answer(engine, GenerationRequest(messages=first, max_tokens=5, logit_bias={word: 100.0}))
-        assert said.text == " the" * 5
-        until(lambda: engine.statistics()["read_ahead"] == 1)
-        turns = [*first, {"role": "assistant", "content": said.text}, *question(text="And the key?")]
-        follow_up = answer(engine, GenerationRequest(messages=turns, max_tokens=TOKENS))
-    words = music.processor.render([{"role": "user", "content": "And the key?"}], add_generation_prompt=True)
-    left = tokenizer(words.partition("And")[1] + words.partition("And")[2], add_special_tokens=False)["input_ids"]
-    assert follow_up.usage.prompt_tokens - follow_up.usage.cached_tokens == len(left)
-    assert follow_up.text.strip() == music.chat(turns, max_new_tokens=TOKENS)
-
-
 @pytest.mark.parametrize("shared", [False, True])
 def test_what_one_client_asked_is_no_other_clients_beginning_unless_allowed(music, shared):
     with MusicEngine(music, slots=2, share_prefixes=shared) as engine:
