@@ -199,17 +199,14 @@ class MusicEngine:
                     self._admit()
                     worked = any([self._join() for _ in range(self._units())])
                     worked = self._step() or worked
-                    if not worked:
-                        self._rest()
                 except Exception as error:  # a fault in here may fail what runs, never end the engine
                     log.exception("the engine failed")
                     self._fail_all(EngineError(f"the engine failed ({type(error).__name__}): ask again"))
+                    worked = True
+                if not worked:
+                    self._last_end = None
+                    self._changed.wait(self._until_deadline())
             self._fail_all(StoppingError("the server went down before the answer was there"))
-
-    def _rest(self) -> None:
-        """Sleep until something changes."""
-        self._last_end = None
-        self._changed.wait(self._until_deadline())
 
     def _sort_out(self) -> None:
         """Let go of requests whose reader has left or whose time is over, wherever they are."""

@@ -152,7 +152,6 @@ async def follow_ups(options: argparse.Namespace) -> dict[str, Any]:
             messages = message(NEW + number, options.seconds)
             heard = await ask(server, options, messages)
             firsts.append(heard.first or 0.0)
-            await asyncio.sleep(options.thinking)
             messages += [{"role": "assistant", "content": heard.words}, {"role": "user", "content": "And the tempo?"}]
             seconds.append((await ask(server, options, messages)).first or 0.0)
     first, second = statistics.median(firsts), statistics.median(seconds)
@@ -201,7 +200,6 @@ def main() -> None:
     parser.add_argument(
         "--follow-ups", type=int, default=0, help="instead: one client, so many questions and follow-ups"
     )
-    parser.add_argument("--thinking", type=float, default=0.0, help="seconds between an answer and its follow-up")
     parser.add_argument("--pid", type=int, help="of the server's process, to watch its memory")
     options = parser.parse_args()
     try:
