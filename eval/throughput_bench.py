@@ -1,9 +1,11 @@
 """How much faster an evaluation asks than one `generate` after the other, and whether the answers are the same.
 
-    python -m mllm.eval.throughput_bench --model mini --data runs/data/mini --limit 2
+    python -m mllm.eval.throughput_bench --model mini --data runs/data/mini --limit 16 --every 8
 
-runs `mllm eval` on all tasks of ours with every control, and then gives each prompt by itself to transformers'
-`generate`. Recordings are heard before either is timed. Ends in one line of JSON.
+runs `mllm eval` on all tasks of ours with every control, and then gives each eighth prompt by itself to transformers'
+`generate`. Recordings are heard before either is timed. An evaluation asks equal prompts once (controls have many: each
+task's questions about silence), so there are two figures: over different prompts, and over all that is asked.
+Ends in one line of JSON.
 """
 
 from __future__ import annotations
@@ -21,6 +23,7 @@ from rich.progress import track
 
 from mllm.assemble import load_model
 from mllm.errors import MllmError
+from mllm.eval.controls import CONDITIONS
 from mllm.eval.local_models import MusicModel
 from mllm.eval.respondents import Failure
 from mllm.eval.run import evaluate
@@ -31,7 +34,7 @@ class TimedModel(MusicModel):
     """A model that remembers what it was asked, what it said, and how long that took.
 
     Attributes:
-        asked: prompts with the most tokens of an answer. said: the answers to them. seconds: without hearing.
+        asked: different prompts with the most tokens of an answer. said: the answers to them. seconds: without hearing.
     """
 
     def __init__(self, spec: str):
@@ -53,11 +56,14 @@ class TimedModel(MusicModel):
 
 
 @torch.inference_mode()
-def one_by_one(model: TimedModel) -> tuple[list[str], float]:
-    """The same answers by transformers' `generate`, with weights as they were loaded, and the seconds it takes."""
+def one_by_one(model: TimedModel, every: int = 1) -> tuple[list[str], float]:
+    """Answers to each `every`-th prompt by transformers' `generate`, with weights as they were loaded, and the seconds.
+
+    The seconds are those of all prompts, if the others take as long as these.
+    """
     plain, processor = load_model(model.name)
     said, begun = [], 0.0
-    for place, (messages, most) in enumerate(track(model.asked, "one by one")):
+    for place, (messages, most) in enumerate(track(model.asked[::every], "one by one")):
         if place == 1:  # the first one is not timed
             begun = time.perf_counter()
         prompt = model.embed(messages)[None]
@@ -67,22 +73,29 @@ def one_by_one(model: TimedModel) -> tuple[list[str], float]:
         )  # fmt: skip
         said.append(processor.tokenizer.decode(tokens[0], skip_special_tokens=True).strip())
     seconds = time.perf_counter() - begun
-    return said, seconds * len(said) / max(1, len(said) - 1)
+    return said, seconds * len(model.asked) / max(1, len(said) - 1)
 
 
-def measure(model: str, data: Path, limit: int, tasks: Sequence[str] | None = None) -> dict[str, Any]:
-    """{"prompts", "tokens" of the answers, "batched" and "one_by_one" in seconds, "times", "same" answers}.
+def measure(model: str, data: Path, limit: int, tasks: Sequence[str] | None = None, every: int = 1) -> dict[str, Any]:
+    """What both ways take.
 
-    Raises EvalError, WeightsError.
+    {"questions" asked, "prompts" that differ, "tokens" of the answers, "batched" and "one_by_one" in seconds for all
+    prompts, "times" one by the other, "times_of_questions" as equal prompts are asked once, "compared" answers,
+    "same" among them}. Raises EvalError, WeightsError.
     """
     asked = TimedModel(model)
     with tempfile.TemporaryDirectory(prefix="mllm-throughput-") as folder:
         evaluate(asked, tasks, data, folder, limit, tools=False)
-    said, seconds = one_by_one(asked)
-    same = sum(one == other for one, other in zip(said, asked.said, strict=True))
+        lines = (Path(folder) / "results.jsonl").read_text(encoding="utf-8").splitlines()
+    questions = sum(json.loads(line)["condition"] in CONDITIONS for line in lines)
+    said, seconds = one_by_one(asked, every)
+    times = seconds / asked.seconds
     return {
-        "prompts": len(said), "tokens": sum(len(asked.tokenizer(one)["input_ids"]) for one in said),
-        "batched": asked.seconds, "one_by_one": seconds, "times": seconds / asked.seconds, "same": same,
+        "questions": questions, "prompts": len(asked.said),
+        "tokens": sum(len(asked.tokenizer(one)["input_ids"]) for one in asked.said),
+        "batched": asked.seconds, "one_by_one": seconds, "times": times,
+        "times_of_questions": times * questions / len(asked.said), "compared": len(said),
+        "same": sum(one == other for one, other in zip(said, asked.said[::every], strict=True)),
     }  # fmt: skip
 
 
@@ -91,16 +104,17 @@ def main(
     data: Annotated[Path, typer.Option(help="A folder made by `mllm data build`.")] = Path("runs/data/mini"),
     limit: Annotated[int, typer.Option(min=1, help="Items a task.")] = 2,
     tasks: Annotated[str, typer.Option(help="Comma-separated; empty: all of ours.")] = "",
+    every: Annotated[int, typer.Option(min=1, help="One by one goes each prompt with such a number only.")] = 1,
 ) -> None:
     """Measure how much faster an evaluation asks than one `generate` after the other."""
     try:
-        found = measure(model, data, limit, tasks.split(",") if tasks else None)
+        found = measure(model, data, limit, tasks.split(",") if tasks else None, every)
     except MllmError as error:
         typer.echo(f"error: {error}", err=True)
         raise typer.Exit(1) from error
     for name, value in found.items():
-        typer.echo(f"{name:12s} {value:.4g}" if isinstance(value, float) else f"{name:12s} {value}")
-    typer.echo(json.dumps({"model": model, "data": str(data), "limit": limit, **found}))
+        typer.echo(f"{name:18s} {value:.4g}" if isinstance(value, float) else f"{name:18s} {value}")
+    typer.echo(json.dumps({"model": model, "data": str(data), "limit": limit, "every": every, **found}))
 
 
 if __name__ == "__main__":

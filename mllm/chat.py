@@ -31,7 +31,6 @@ Progress = Callable[[int, int], None]  # windows heard, windows in all
 Source = str | Path | bytes | np.ndarray
 
 WINDOWS_AT_ONCE = 8  # bounds the memory that the tower takes, however long the recording
-MAX_SCORE_SECONDS = 1800.0
 
 log = logging.getLogger(__name__)
 
@@ -158,7 +157,7 @@ class MusicLM:
                 raise PromptError(f"a recording or score is a path, bytes or a waveform, not {type(source).__name__}")
             if isinstance(source, str | Path) and is_score(source):
                 if hear:
-                    parts.append({"type": "audio", "audio": play_score(source, self.sampling_rate)})
+                    parts.append({"type": "audio", "audio": _played(source, self.sampling_rate)})
                 parts.append({"type": "score", "score": source})
             else:
                 parts.append({"type": "audio", "audio": source})
@@ -389,6 +388,17 @@ class MusicLM:
         return answer
 
 
+def _played(source: str | Path, sampling_rate: int) -> np.ndarray:
+    from mllm.score import read_score  # both take a moment to import
+    from mllm.synthesis import play
+
+    score = read_score(source)
+    try:
+        return play(score, sampling_rate)
+    except ScoreError as error:
+        raise ScoreError(f"{source}: {error}") from error
+
+
 def load(name: str = "mini", dtype: torch.dtype = torch.bfloat16) -> MusicLM:
     """Load a model: the shipped `"mini"`, or the folder of a checkpoint or adapter.
 
@@ -400,17 +410,3 @@ def load(name: str = "mini", dtype: torch.dtype = torch.bfloat16) -> MusicLM:
     model, processor = load_model(name, dtype)
     provenance = read_provenance(MODELS.get(name, Path(name)))
     return MusicLM(model, processor, name, provenance)
-
-
-def play_score(path: str | Path, sampling_rate: int) -> np.ndarray:
-    """Float32 mono waveform [samples] of a score, synthesized; ScoreError when it cannot be read or is too long."""
-    from mllm.score import read_score, to_midi
-    from mllm.synthesis import render
-
-    score = read_score(path)
-    seconds = score.length * 60 / (score.tempo or 120.0)
-    if seconds > MAX_SCORE_SECONDS:
-        raise ScoreError(
-            f"{path}: takes {seconds / 60:.0f} minutes to play, at most {MAX_SCORE_SECONDS / 60:.0f} are heard"
-        )
-    return render(to_midi(score), sampling_rate=sampling_rate).mean(axis=1, dtype=np.float32)

@@ -15,8 +15,10 @@ import soxr
 import symusic
 
 from mllm.errors import ScoreError
+from mllm.score import Score, to_midi
 
 MAX_SECONDS = 3600
+MOST_PLAYED_SECONDS = 1800.0
 RENDER_RATE = 48_000  # midirenderer's only output rate, Hz
 
 
@@ -102,3 +104,13 @@ def render(midi: bytes, soundfont: str | Path | None = None, sampling_rate: int 
     # midirenderer writes the canonical 44-byte header: 48 kHz, stereo, 16 bit.
     samples = np.frombuffer(wav, "<i2", offset=44).reshape(-1, 2).astype(np.float32) / 32768
     return samples if sampling_rate == RENDER_RATE else soxr.resample(samples, RENDER_RATE, sampling_rate)
+
+
+def play(score: Score, sampling_rate: int) -> np.ndarray:
+    """Float32 mono waveform [samples] of a score as the model hears it. Raises ScoreError where it takes too long."""
+    seconds = score.length * 60 / (score.tempo or 120.0)
+    if seconds > MOST_PLAYED_SECONDS:
+        raise ScoreError(
+            f"it takes {seconds / 60:.0f} minutes to play, at most {MOST_PLAYED_SECONDS / 60:.0f} are heard"
+        )
+    return render(to_midi(score), sampling_rate=sampling_rate).mean(axis=1, dtype=np.float32)

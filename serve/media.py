@@ -262,11 +262,7 @@ _READERS: dict[str, Callable[[str, str], Score]] = {
 @lru_cache(maxsize=4)
 def _played(abc: str) -> bytes:
     """The sound of a score as a wav file; the same score is the same bytes, so it is heard once."""
-    from mllm.chat import MAX_SCORE_SECONDS, play_score
     from mllm.sound_files import sound_file
+    from mllm.synthesis import play
 
-    score = read_abc(abc)
-    seconds = score.length * 60 / (score.tempo or 120.0)
-    if seconds > MAX_SCORE_SECONDS:  # said here, because `play_score` would name the whole text
-        raise ScoreError(f"it takes {seconds / 60:.0f} minutes to play, at most {MAX_SCORE_SECONDS / 60:.0f} are heard")
-    return sound_file(play_score(abc, _PLAY_RATE), _PLAY_RATE)
+    return sound_file(play(read_abc(abc), _PLAY_RATE), _PLAY_RATE)
