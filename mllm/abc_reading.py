@@ -33,6 +33,8 @@ MAX_LETTERS = 300_000  # of one tune: read in three seconds or less, whatever st
 
 _OF_A_BOOK = re.compile(r"[ILMQU]:|%%MIDI")  # what stands before the first tune and holds for all of them
 _OCTAVE = re.compile(r"\boctave=\s*([+-]?\d)\b")
+_QUOTED = re.compile(r'"[^"]*"')
+_CLEF = re.compile(r"\b(?:treble|alto|tenor|bass|perc)[1-5]?(?:([+-])8)?(?=\s|$)")
 _TRANSPOSE = re.compile(r"\btranspose=\s*([+-]?\d{1,2})\b")
 _NOTES = re.compile(r"[A-Ga-gxyz\d\s/,'^_=<>(){}\[\]:&.~!-]*")  # a line of music without a bar line
 _ENDING_OF_LINE = re.compile(r"\s*([1-9])(?=\s*[A-Ga-gxz^_=(\[{\"~.])")  # its bar line ends the line before
@@ -91,7 +93,7 @@ class _Reader:
         self.metre: tuple[int, int] | None = None
         self.unit: Fraction | None = None
         self.sharps: dict[str, int] = {}
-        self.octave = self.transposed = 0
+        self.octave = self.clef = self.transposed = 0  # see Voice
         self.carried = "pitch"  # see Voice
         self.program = ""
         self.in_body = False
@@ -208,16 +210,16 @@ class _Reader:
 
     def set_key(self, key: Key | None, sharps: dict[str, int], value: str) -> None:
         """The header ends with the first key; a later one changes it from here on."""
-        octave, transposed = _OCTAVE.search(value), _TRANSPOSE.search(value)
+        octave, clef, transposed = _OCTAVE.search(value), _octave_of_clef(value), _TRANSPOSE.search(value)
         if not self.in_body:
-            self.octave = int(octave[1]) if octave else 0
+            self.octave, self.clef = int(octave[1]) if octave else 0, clef or 0
             self.transposed = int(transposed[1]) if transposed else 0
             self.in_body, self.sharps, self.written = True, sharps, key
             self.key = key.transpose(self.transposed) if key else None
             for voice in self.voices.values():  # voices declared before K:
                 voice.sharps, voice.metre = dict(sharps), self.metre
                 voice.unit = self.unit or default_unit(self.metre)
-                voice.octave = voice.octave or self.octave
+                voice.octave, voice.clef = voice.octave or self.octave, voice.clef or self.clef
                 voice.transpose(voice.transposed or self.transposed, key)
             return
         voice, none = self.voice(), value.strip().lower().startswith("none")
@@ -233,6 +235,8 @@ class _Reader:
             voice.sharps = sharps
         if octave:
             voice.octave = int(octave[1])
+        if clef is not None:
+            voice.clef = clef
 
     def set_voice(self, value: str) -> None:
         """Go on in the voice of this label, a new one where it is new."""
@@ -248,6 +252,8 @@ class _Reader:
             voice.name = name[1].replace("\\n", " ").replace("\\%", "%").strip()
         if octave := _OCTAVE.search(value):
             voice.octave = int(octave[1])
+        if (clef := _octave_of_clef(value.removeprefix(label))) is not None:
+            voice.clef = clef
         if transposed := _TRANSPOSE.search(value):
             voice.transpose(int(transposed[1]), self.written)
         if re.search(r"\bperc\b", value):
@@ -263,6 +269,7 @@ class _Reader:
             self.octave,
             self.program,
             carried=self.carried,
+            clef=self.clef,
         )
         voice.transpose(self.transposed, self.written)
         return voice
@@ -347,6 +354,12 @@ class _Reader:
         if first is None or not self.metre or first >= max(n.end for n in voice.notes):
             return 0.0
         return float(first) if first < Fraction(4 * self.metre[0], self.metre[1]) else 0.0
+
+
+def _octave_of_clef(value: str) -> int | None:
+    """Octaves that a clef in a K: or V: field sounds higher (ABC 2.1, 4.6); None where no clef is named."""
+    named = _CLEF.findall(_QUOTED.sub(" ", value))
+    return int(f"{named[-1]}1") if named and named[-1] else (0 if named else None)
 
 
 def _in_order(marks: dict[Fraction, Change]) -> list[tuple[float, Change]]:

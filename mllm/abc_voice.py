@@ -70,6 +70,7 @@ class Voice:
     name: str = ""
     transposed: int = 0  # semitones that it sounds above what is written
     fifths: int = 0  # the same along the line of fifths, for the names of chords
+    clef: int = 0  # octaves that its clef says it sounds higher: -1 with treble-8
     carried: str = "pitch"  # how far an accidental holds within its bar: a word of %%propagate-accidentals
     time: Fraction = Fraction(0)
     bar_start: Fraction = Fraction(0)
@@ -196,7 +197,7 @@ class Voice:
 
     def step(self, letter: str, marks: str) -> int:
         step = _STEPS.index(letter.upper()) + 7 * (5 if letter.islower() else 4)
-        return step + 7 * (marks.count("'") - marks.count(",") + self.octave)
+        return step + 7 * (marks.count("'") - marks.count(",") + self.octave + self.clef)
 
     def place(self, step: int) -> int:
         """What an accidental at a staff position holds for: its letter in all octaves (ABC 2.1, 11.3), or in one."""

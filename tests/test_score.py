@@ -218,6 +218,19 @@ def test_a_transposed_voice_sounds_as_it_says() -> None:
     assert sorted(n.pitch for n in both.notes) == [60, 64]
 
 
+@pytest.mark.parametrize(
+    ("header", "pitch"),
+    [
+        ("K:C clef=treble", 60), ("K:C clef=treble-8", 48), ("K:C treble+8", 72), ("K:C bass-8 octave=1", 60),
+        ("V:1 clef=treble-8\nK:C", 48), ('V:bass-8 nm="treble +8"\nK:C', 60), ("V:1\nK:C tenor-8", 48),
+    ],
+)  # fmt: skip
+def test_a_clef_with_an_eight_sounds_an_octave_off(header: str, pitch: int) -> None:
+    assert [n.pitch for n in read_abc(f"X:1\nL:1/4\n{header}\nC4|[K:clef=alto]C4|\n").notes][0] == pitch
+    changed = read_abc(f"X:1\nL:1/4\n{header}\nC4|[K:clef=alto]C4|[K:clef=alto octave=0]C4|\n")
+    assert changed.notes[-1].pitch == 60
+
+
 def test_voices_by_line_and_in_brackets_are_the_same() -> None:
     lines = read_abc('X:1\nL:1/4\nK:F\nV:a nm="Flute"\nABc2|\nV:b\nF,4|\nV:a\nB4|\nV:b\nz4|\n')
     brackets = read_abc('X:1\nL:1/4\nV:a nm="Flute"\nV:b\nK:F\n[V:a]ABc2|B4|\n[V:b]F,4|z4|\n')
