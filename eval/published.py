@@ -3,7 +3,8 @@
     python -m mllm.eval.published --data DIR --output docs/published_answers.md
 
 `--data` holds cmi/ (system_outputs and data of CMI-Bench), mmau_mini/ and rul_muchomusic/; without it, what
-`mllm.eval.benchmarks` finds. Figures of a task are kept in `--work` and not made anew while its files are the same.
+`mllm.eval.benchmarks` finds. Figures of a task, and of captions those of each system, are kept in `--work` and not made
+anew while its files are the same: METEOR of all captions takes most of an hour.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from mllm.errors import MllmError
 from mllm.eval.benchmarks import BENCHMARKS
 from mllm.eval.benchmarks.benchmark import benchmarks_dir
 from mllm.eval.item import Item
-from mllm.eval.published_cmi import FIXED_SENTENCE, TASKS, Scored
+from mllm.eval.published_cmi import FIXED_SENTENCE, KEEPING, TASKS, Figures, Keep, Scored
 from mllm.eval.published_notes import CLOSING, NOTES, OPENING
 from mllm.eval.task import EvalError
 from mllm.whole_files import write_whole
@@ -87,9 +88,26 @@ def scored(data: Path, name: str, make: Callable[[Path], Scored], work: Path) ->
         known = json.loads(kept.read_text("utf-8"))
         return Scored(**known | {"constants": set(known["constants"])})
     except (OSError, ValueError, TypeError, KeyError):  # not there, or not whole
-        table = make(data)
+        table = KEEPING[name](data, _keeper(kept.with_suffix(".systems.json"))) if name in KEEPING else make(data)
     write_whole(kept, json.dumps(asdict(table) | {"constants": sorted(table.constants)}, indent=1))
     return table
+
+
+def _keeper(file: Path) -> Keep:
+    """What remembers the figures of each system in a file of its own."""
+    try:
+        known: dict[str, Figures] = json.loads(file.read_text("utf-8"))
+    except (OSError, ValueError):  # not there, or not whole
+        known = {}
+
+    def keep(who: str, make: Callable[[], Figures]) -> Figures:
+        if who not in known:
+            typer.echo(f"  {who} …", err=True)
+            known[who] = make()
+            write_whole(file, json.dumps(known, indent=1))
+        return known[who]
+
+    return keep
 
 
 def page(data: Path, work: Path, tasks: Sequence[str]) -> str:

@@ -33,6 +33,15 @@ GRID_SECONDS = 31
 WAYS: Mapping[str, tuple[str, ...]] = {"hiphop": ("hip-hop", "hip hop"), "vocal": ("vocals", "voice")}
 
 
+Figures = dict[str, float]
+Keep = Callable[[str, Callable[[], Figures]], Figures]
+"""(who answered, how to score that) -> its figures, made or remembered."""
+
+
+def _anew(who: str, make: Callable[[], Figures]) -> Figures:
+    return make()
+
+
 @dataclass(frozen=True)
 class Answers:
     """One file of system_outputs: truths by item, and what each system said of the items, in the same order."""
@@ -212,7 +221,7 @@ CAPTION_COLUMNS = ["r10", "r1", "own−other", "bleu1", "bleu4", "meteor", "roug
                    "paper's BLEU (characters)", "paper's ROUGE-L (recall)"]  # fmt: skip
 
 
-def _captions(folder: Path, task: str, title: str, *, people: bool, embed: str) -> Scored:
+def _captions(folder: Path, task: str, title: str, keep: Keep, *, people: bool, embed: str) -> Scored:
     answers = read_answers(folder, task)
     rows: dict[str, list[int]] = {}
     for index, name in enumerate(answers.ids):
@@ -223,7 +232,8 @@ def _captions(folder: Path, task: str, title: str, *, people: bool, embed: str) 
     vectors = remembered(EMBEDDERS[embed](answers.truths))
 
     def add(who: str, said: list[str], true: list[list[str]], each: list[str] | None = None) -> None:
-        found, grams = retrieval_scores(said, true, embed=vectors), coco_scores(said, true)
+        found = retrieval_scores(said, true, embed=vectors)
+        grams = keep(who, lambda: coco_scores(said, true))  # METEOR takes up to a second for a long answer
         figures = {"r10": found["r10"], "r1": found["r1"], "own−other": found["own_minus_other"], **grams}
         if each:
             theirs = paper.caption_rules(each, answers.truths)
@@ -244,17 +254,19 @@ def _captions(folder: Path, task: str, title: str, *, people: bool, embed: str) 
     return table
 
 
-def song_describer(folder: Path) -> Scored:
+def song_describer(folder: Path, keep: Keep = _anew) -> Scored:
     """Song Describer: 706 tracks, 1,106 captions; the first answer to each track."""
-    return _captions(folder, "SDD", "Captions, Song Describer", people=True, embed="minilm")
+    return _captions(folder, "SDD", "Captions, Song Describer", keep, people=True, embed="minilm")
 
 
-def music_caps(folder: Path) -> Scored:
+def music_caps(folder: Path, keep: Keep = _anew) -> Scored:
     """MusicCaps, 2,813 clips of AudioSet's evaluation part."""
-    return _captions(folder, "MusicCaps", "Captions, MusicCaps", people=False, embed="tf-idf")
+    return _captions(folder, "MusicCaps", "Captions, MusicCaps", keep, people=False, embed="tf-idf")
 
 
 TASKS: dict[str, Callable[[Path], Scored]] = {
     "GS_key": key, "GTZAN": genre, "Nsynth_instrument": instrument, "EMO_arousal": arousal, "EMO_valence": valence,
     "gtzan_beat": gtzan_beats, "ballroom_beat": ballroom_beats, "SDD": song_describer, "MusicCaps": music_caps,
 }  # fmt: skip
+KEEPING: dict[str, Callable[[Path, Keep], Scored]] = {"SDD": song_describer, "MusicCaps": music_caps}
+"""Those that take most of an hour, system by system."""

@@ -16,6 +16,7 @@ from mllm.rows import Row
 from mllm.score import read_abc, sounding
 
 Given = str | None
+_DISAGREE = re.compile(r"\b(?:not|don't|no longer|stop|cease|disagree)\b", re.IGNORECASE)
 _OPTION = re.compile(r"^([A-E])\. (.+)$", re.MULTILINE)
 
 
@@ -79,7 +80,8 @@ def _number(text: str, row: Row, answers: Collection[str]) -> Given:
 def _bar(text: str, row: Row, answers: Collection[str]) -> Given:
     text = re.sub(r"\d+[:/]\d+", "", text)  # a time or a metre is no bar
     found = {f"bar {number}" for number in re.findall(r"(?:\bbar )?(\d+)", text)}
-    found |= {"they agree"} if re.search(r"\bagree|no difference|the same\b", text, re.IGNORECASE) else set()
+    if re.search(r"\bagree|no difference|the same\b", text, re.IGNORECASE) and not _DISAGREE.search(text):
+        found |= {"they agree"}
     if row["task"] == "score_compare" and len(found) > 1:  # "bar 3 has more notes than bar 5"
         found = {f"bar {number}" for number in re.findall(r"^\D*(\d+)", text)}
     return found.pop() if len(found) == 1 else None
@@ -97,6 +99,7 @@ def _abc(text: str, row: Row, answers: Collection[str]) -> Given:
 
 
 def _score(text: str, row: Row, answers: Collection[str]) -> Given:
+    text = re.sub(r"^\W*A (?=[a-z])", "", text)  # an article: "A recording of Score B"
     found = {f"Score {letter}" for letter in re.findall(r"\b([ABC])\b", text)}
     return found.pop() if len(found) == 1 else None
 

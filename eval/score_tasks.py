@@ -1,4 +1,4 @@
-"""The questions about scores, and between scores and recordings, of a build: a shorter name for `mllm eval`.
+"""The questions about scores, theory, and between scores and recordings, of a build: a shorter name for `mllm eval`.
 
     python -m mllm.eval.score_tasks --data runs/data/mini --model mini --limit 40 --output runs/score_tasks
 
@@ -17,10 +17,10 @@ import typer
 from mllm.errors import MllmError
 from mllm.eval.run import evaluate
 from mllm.eval.task import EvalError, Task
-from mllm.eval.tasks import score_and_sound, scores, transcribe
+from mllm.eval.tasks import score_and_sound, scores, theory, transcribe
 from mllm.rows import RowsError
 
-TASKS: dict[str, Task] = score_and_sound.TASKS | {"transcribe": transcribe.TASK} | scores.TASKS
+TASKS: dict[str, Task] = score_and_sound.TASKS | {"transcribe": transcribe.TASK} | scores.TASKS | theory.TASKS
 CONDITIONS = ("model", "text", "no_score")
 UNTUNED = "text:smollm2"
 

@@ -219,18 +219,21 @@ class _Reader:
             for voice in self.voices.values():  # voices declared before K:
                 voice.sharps, voice.metre = dict(sharps), self.metre
                 voice.unit = self.unit or default_unit(self.metre)
-                voice.octave, voice.clef = voice.octave or self.octave, voice.clef or self.clef
-                voice.transpose(voice.transposed or self.transposed, key)
+                if "octave" not in voice.stated:
+                    voice.octave = self.octave
+                if "clef" not in voice.stated:
+                    voice.clef = self.clef
+                voice.transpose(voice.transposed if "transpose" in voice.stated else self.transposed, key)
             return
         voice, none = self.voice(), value.strip().lower().startswith("none")
         if transposed:
             voice.transpose(int(transposed[1]), key)
         key = key.transpose(voice.transposed) if key else None
-        if sharps != voice.sharps or (key and self.key and key != self.key):
-            if voice.time == 0 and len(self.voices) == 1:
+        if voice.time == 0 and len(self.voices) == 1:
+            if sharps != voice.sharps or key is not None:
                 self.key = key
-            elif key is not None or none:
-                self.keys.setdefault(voice.time, 0 if key is None else key)
+        elif key is not None or none:
+            self.keys.setdefault(voice.time, 0 if key is None else key)
         if key is not None or none or sharps:
             voice.sharps = sharps
         if octave:
@@ -252,9 +255,12 @@ class _Reader:
             voice.name = name[1].replace("\\n", " ").replace("\\%", "%").strip()
         if octave := _OCTAVE.search(value):
             voice.octave = int(octave[1])
+            voice.stated.add("octave")
         if (clef := _octave_of_clef(value.removeprefix(label))) is not None:
             voice.clef = clef
+            voice.stated.add("clef")
         if transposed := _TRANSPOSE.search(value):
+            voice.stated.add("transpose")
             voice.transpose(int(transposed[1]), self.written)
         if re.search(r"\bperc\b", value):
             voice.name = DRUMS

@@ -70,6 +70,7 @@ class Voice:
     name: str = ""
     transposed: int = 0  # semitones that it sounds above what is written
     fifths: int = 0  # the same along the line of fifths, for the names of chords
+    stated: set[str] = field(default_factory=set)  # which of "octave", "clef", "transpose" its own V: field says
     clef: int = 0  # octaves that its clef says it sounds higher: -1 with treble-8
     carried: str = "pitch"  # how far an accidental holds within its bar: a word of %%propagate-accidentals
     time: Fraction = Fraction(0)

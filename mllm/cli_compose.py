@@ -84,13 +84,15 @@ def compose(
 
 def _source(path: Path, output: Path, number: int | None) -> Score:
     """The tune to go on from; of a book without a number the first, and that is said."""
-    from mllm.score import read_score, tune_numbers
+    from mllm.score import read_notated, tune_numbers
 
     if not path.is_file():
         raise ScoreError(f"{path}: no such file" if not path.exists() else f"{path}: not a file")
     if output.exists() and output.samefile(path):
         raise ScoreError(f"{output}: is the source itself: name another file")
-    score = read_score(path, number=number)
+    score, moved = read_notated(path, number=number)
+    if moved and moved.largest:
+        typer.echo(f"quantized: {moved}", err=True)
     if path.suffix.lower() == ".abc" and number is None:
         numbers = tune_numbers(path.read_bytes().decode("latin-1"))
         if len(numbers) > 1:

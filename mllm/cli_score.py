@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from mllm.errors import ScoreError
+
+if TYPE_CHECKING:
+    from mllm.score import Score
 
 score_verbs = typer.Typer(
     no_args_is_help=True, help="Work with scores: show, facts, convert, render (sheet music, piano roll, sound), match."
@@ -26,9 +29,9 @@ def show(file: ScoreFile, number: TuneNumber = None) -> None:
 
     mllm score show tune.mid
     """
-    from mllm.score import all_facts, read_score, to_abc
+    from mllm.score import all_facts, to_abc
 
-    score = read_score(_existing(file), number=number)
+    score = _notated(file, number)
     told = {name: value for name, value in all_facts(score).items() if name != "chord_symbols"}  # the ABC shows them
     for name, value in told.items():
         if value not in (None, False) and (words := _words(value).strip()):
@@ -48,9 +51,9 @@ def print_facts(
 
     mllm score facts tune.abc --bars
     """
-    from mllm.score import all_facts, bar_contents, read_score
+    from mllm.score import all_facts, bar_contents
 
-    score = read_score(_existing(file), number=number)
+    score = _notated(file, number)
     found = bar_contents(score) if bars else all_facts(score)
     typer.echo(json.dumps(found, indent=1, ensure_ascii=False, default=str))
 
@@ -70,7 +73,7 @@ def convert(
 
     mllm score convert tune.abc higher.mid --transpose 2
     """
-    from mllm.score import Score, quantize, read_score, to_abc, to_midi, to_musicxml
+    from mllm.score import MIDI, quantize, read_score, to_abc, to_midi, to_musicxml
     from mllm.score import transpose as move
 
     def abc(score: Score) -> bytes:
@@ -87,8 +90,7 @@ def convert(
     if output.exists() and output.samefile(source):
         raise ScoreError(f"{output}: is the file itself, whose layout and comments would be lost: name another")
     score = move(read_score(source, number=number), transpose)
-    midi = (".mid", ".midi")
-    if source.suffix.lower() in midi and output.suffix.lower() not in midi:  # what was played becomes note values
+    if source.suffix.lower() in MIDI and output.suffix.lower() not in MIDI:  # what was played becomes note values
         score, moved = quantize(score)
         typer.echo(f"quantized: {moved}")
     _write(output, writer(score))
@@ -122,7 +124,7 @@ def render(
     from mllm.engraving import WIDTH, engrave
     from mllm.piano_roll import WIDTH as ROLL_WIDTH
     from mllm.piano_roll import piano_roll as draw_roll
-    from mllm.score import Score, read_score, to_midi
+    from mllm.score import read_score, to_midi
     from mllm.sound_files import FORMATS, sound_file
     from mllm.synthesis import render as play
 
@@ -178,6 +180,16 @@ def match_scores(
     for row in rows:
         worst = f"bar {row['worst_bar']} fits worst ({min(row['bars']):+.2f} nats a token)"
         typer.echo(f"{row['share']:6.1%}  {row['gain']:+.2f} nats a note  {row['score']}: {worst}")
+
+
+def _notated(file: Path, number: int | None) -> Score:
+    """The score with its notes where they would be written; of a performance it is said how far they were moved."""
+    from mllm.score import read_notated
+
+    score, moved = read_notated(_existing(file), number=number)
+    if moved and moved.largest:
+        typer.echo(f"quantized: {moved}", err=True)
+    return score
 
 
 def _existing(file: str) -> Path:

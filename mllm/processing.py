@@ -117,9 +117,9 @@ def _read_audio(source: Any, audios: list[Any]) -> str:
 
 
 def _read_score(source: Any, audios: list[Any]) -> str:
-    from mllm.score import read_score, to_abc
+    from mllm.score import read_notated, to_abc
 
-    return to_abc(read_score(source)) + "\n"
+    return to_abc(read_notated(source)[0]) + "\n"
 
 
 PART_READERS: dict[str, Callable[[Any, list[Any]], str]] = {

@@ -24,12 +24,13 @@ from mllm.score_types import DRUMS, Key, Note, Score, instrument_name, program_o
 from mllm.transposition import transpose
 
 __all__ = [
-    "DRUMS", "SUFFIXES", "AllFacts", "Facts", "Key", "Moved", "Note", "Score", "ScoreError", "all_facts",
+    "DRUMS", "MIDI", "SUFFIXES", "AllFacts", "Facts", "Key", "Moved", "Note", "Score", "ScoreError", "all_facts",
     "bar_contents", "facts", "instrument_name", "program_of", "quantize", "read_abc", "read_midi", "read_notation",
-    "read_score", "sounding", "to_abc", "to_midi", "to_musicxml", "transpose", "tune_numbers",
+    "read_notated", "read_score", "sounding", "to_abc", "to_midi", "to_musicxml", "transpose", "tune_numbers",
 ]  # fmt: skip
 
-SUFFIXES = (".abc", ".mid", ".midi", ".musicxml", ".xml", ".mxl", ".krn")
+MIDI = (".mid", ".midi")
+SUFFIXES = (".abc", *MIDI, ".musicxml", ".xml", ".mxl", ".krn")
 MAX_BYTES = 1_000_000  # of ABC and MIDI
 MAX_XML_BYTES = 16_000_000  # of MusicXML once unpacked, and of kern
 
@@ -51,6 +52,17 @@ def read_score(
     """
     score = _read(source, number, time_limit)
     return play_out(score) if unfold else score
+
+
+def read_notated(source: str | Path, *, number: int | None = None) -> tuple[Score, Moved | None]:
+    """A score as it would be written down: of a MIDI file the quantized notes, and how far those were moved.
+
+    What is asked about bars, lengths and notation is asked of this one; `read_score` has what sounds. Other formats are
+    as they are, and None. Arguments and errors as in `read_score`.
+    """
+    score = read_score(source, number=number)
+    played = Path(source).suffix.lower() in MIDI if isinstance(source, Path) or "\n" not in source else False
+    return quantize(score) if played else (score, None)
 
 
 def _read(source: str | Path, number: int | None, time_limit: float) -> Score:
@@ -77,7 +89,7 @@ def _read(source: str | Path, number: int | None, time_limit: float) -> Score:
         except UnicodeDecodeError:
             text = data.decode("latin-1")  # most tune books of the 1990s
         return read_abc(_sized(text, str(path), MAX_BYTES), number=number, name=str(path))
-    if suffix in (".mid", ".midi"):
+    if suffix in MIDI:
         return read_midi(_sized(data, str(path), MAX_BYTES), str(path))
     kind = "kern" if suffix == ".krn" else "musicxml"
     return read_notation(data, kind, str(path), time_limit=time_limit, max_bytes=MAX_XML_BYTES)

@@ -116,9 +116,10 @@ def _read(medium: Any, number: int, sampling_rate: int | None) -> _Source:
     if isinstance(medium, Score | Recording):
         return _Source(f"{'score' if isinstance(medium, Score) else 'recording'} {number}", medium)
     if isinstance(medium, str | Path) and is_score(medium):
-        from mllm.score import read_score
+        from mllm.score import read_notated
 
-        return _Source(str(medium), read_score(medium))
+        score, moved = read_notated(medium)
+        return _Source(f"{medium}, as played, quantized" if moved and moved.largest else str(medium), score)
     if not isinstance(medium, np.ndarray):
         name = str(medium) if isinstance(medium, str | Path) else f"recording {number}"
         return _Source(name, Recording(load_audio(medium, RATE)))

@@ -10,13 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from mllm.audio import load_audio
-from mllm.score import SUFFIXES, read_score, to_abc
+from mllm.score import MIDI, SUFFIXES, read_score, to_abc
 from mllm.sound_files import sound_file
 
 # Bytes of a recording, packed or not; a larger one is sent as the server will hear it, where that is smaller.
 MOST_PACKED, MOST_UNPACKED = 32_000_000, 4_000_000
 UNPACKED = (".wav", ".aif", ".aiff")
-MIDI = (".mid", ".midi")
 SOUNDS = {".wav": "wav", ".flac": "flac", ".ogg": "ogg", ".opus": "opus", ".mp3": "mp3", ".aif": "aiff",
           ".aiff": "aiff"}  # fmt: skip
 """What the API calls a format, by suffix; the content decides, so any other is called wav."""

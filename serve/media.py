@@ -22,7 +22,7 @@ from anyio import to_thread
 
 from mllm.audio import load_audio
 from mllm.errors import AudioError, MllmError, ScoreError
-from mllm.score import Score, read_abc, read_midi, read_notation, to_abc
+from mllm.score import Score, quantize, read_abc, read_midi, read_notation, to_abc
 from mllm.serve.errors import ApiError, as_api_error
 from mllm.serve.fair_threads import FairThreads
 from mllm.serve.fetching import Fetcher
@@ -240,7 +240,7 @@ def read_given_score(given: ScoreData, place: str = "score") -> tuple[Score, str
 
 
 def _read_midi(data: str, place: str) -> Score:
-    return read_midi(from_base64(data, f"{place}.data"))
+    return quantize(read_midi(from_base64(data, f"{place}.data")))[0]  # it is read, not only heard
 
 
 def _read_mxl(data: str, place: str) -> Score:

@@ -1,13 +1,32 @@
 """Played notes go to notated moments: as few and as near as can be, and none is lost."""
 
+import json
 from dataclasses import replace
 from fractions import Fraction
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from typer.testing import CliRunner
 
-from mllm.score import Key, Moved, Note, Score, ScoreError, quantize, read_abc, read_midi, to_abc, to_midi, transpose
+from mllm.cli import app
+from mllm.score import (
+    Key,
+    Moved,
+    Note,
+    Score,
+    ScoreError,
+    quantize,
+    read_abc,
+    read_midi,
+    read_notated,
+    read_score,
+    to_abc,
+    to_midi,
+    transpose,
+)
+from mllm.verification import verify
 
 GRID = (4, 3, 8, 6, 12, 24)
 FINEST = 1 / 24
@@ -161,3 +180,20 @@ def test_there_and_back_again_is_the_same_score(notes: list[Note], semitones: in
     score = performance(notes, key=Key.of(Key(tonic).pitch_class) if tonic else None, signature=None if tonic else 2)
     back = transpose(transpose(score, semitones), -semitones)
     assert replace(back, abc=None) == replace(score, abc=None)
+
+
+def test_what_is_said_of_a_performance_is_of_its_notation(tmp_path: Path) -> None:
+    early = [replace(n, onset=max(0.0, n.onset - 0.02)) for n in read_abc(TUNE).notes]
+    played, tune = tmp_path / "played.mid", tmp_path / "tune.abc"
+    played.write_bytes(to_midi(replace(read_abc(TUNE), notes=early)))
+    tune.write_text(TUNE)
+    score, moved = read_notated(played)
+    assert moved is not None and 0.01 < moved.largest < 0.03 and read_notated(tune)[1] is None
+    assert read_score(played).notes[1].onset == pytest.approx(0.48, abs=0.003)  # what sounds stays as it was played
+    bars = [json.loads(CliRunner().invoke(app, ["score", "facts", "--bars", str(f)]).stdout) for f in (played, tune)]
+    assert [bar["names"] for bar in bars[0]] == [bar["names"] for bar in bars[1]]
+    told = CliRunner().invoke(app, ["score", "facts", str(played)])
+    assert told.stderr.startswith("quantized: 21 notes moved by")
+    assert CliRunner().invoke(app, ["score", "facts", str(tune)]).stderr == ""
+    (verdict,) = verify("Bar 2 begins with a G4.", played)
+    assert verdict.verdict == "verified" and "as played, quantized" in verdict.source

@@ -222,6 +222,8 @@ def test_a_transposed_voice_sounds_as_it_says() -> None:
     ("header", "pitch"),
     [
         ("K:C clef=treble", 60), ("K:C clef=treble-8", 48), ("K:C treble+8", 72), ("K:C bass-8 octave=1", 60),
+        ("V:1 clef=treble\nK:C treble-8", 60), ("V:1 octave=0\nK:C octave=1", 60),
+        ("V:1 transpose=0\nK:C transpose=2", 60),
         ("V:1 clef=treble-8\nK:C", 48), ('V:bass-8 nm="treble +8"\nK:C', 60), ("V:1\nK:C tenor-8", 48),
     ],
 )  # fmt: skip
@@ -267,6 +269,12 @@ def test_metre_tempo_and_pickup(header: str, metre, tempo: float | None, pickup:
     score = read_abc(f"X:1\n{header}\nK:Em\nB|e2e2e2e2|\n")
     assert (score.metre, score.tempo, score.pickup) == (metre, tempo, pickup)
     assert score.key == Key("E", "minor") and not score.changes
+
+
+def test_a_relative_key_and_back_again() -> None:
+    score = read_abc("X:1\nL:1/1\nK:C\nC|[K:Am]A|[K:C]C|[K:C]G|\n")
+    assert score.keys == ((4.0, Key("A", "minor")), (8.0, Key("C")))
+    assert read_abc(to_abc(score)).keys == score.keys
 
 
 def test_what_changes_on_the_way_is_told() -> None:

@@ -41,7 +41,9 @@ def songs(draw: st.DrawFn) -> Score:
     moments = st.integers(0, lines[-1] - 1).map(float)
     later = st.sampled_from(lines[1:-1])
     key = draw(st.sampled_from([Key("C"), Key("F#", "minor"), Key("Eb"), Key("D", "dorian")]))
-    new = Key("A") if draw(st.booleans()) else Key("Bb", "minor")
+    new = draw(st.sampled_from([Key("A"), Key("Bb", "minor"), Key("A", "minor")]))
+    moment = draw(later)
+    keys = [(float(moment), new)] + [(float(t), key) for t in lines[1:-1] if t > moment][:1]  # there, and back again
     changes = [(float(line), (size, 4)) for line, size, last in zip(lines[1:], lengths[1:], lengths, strict=False)
                if size != last]  # fmt: skip
     words = st.sampled_from(["la", "Hap-", "day", "o-", "it's"])
@@ -51,7 +53,7 @@ def songs(draw: st.DrawFn) -> Score:
     lyrics = {(draw(moments), draw(st.integers(0, voices - 1)), 1): draw(words) for _ in range(4)}
     return Score(
         "Song", sorted(notes), key, (lengths[0], 4), 100.0, instruments=["Flute", "Cello"][:voices],
-        bars=tuple(map(float, lines[1:])), keys=((float(draw(later)), new),), metres=tuple(changes),
+        bars=tuple(map(float, lines[1:])), keys=tuple(keys), metres=tuple(changes),
         tempos=((float(draw(later)), 60.0),), repeats=tuple(marks),
         chords=tuple(sorted({ChordSymbol(draw(moments), draw(st.sampled_from(WHOLE))) for _ in range(2)})),
         lyrics=tuple(sorted(Lyric(t, text, v, verse) for (t, v, verse), text in lyrics.items())),

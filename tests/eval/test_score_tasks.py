@@ -19,6 +19,7 @@ from mllm.eval.row_tasks import row_items
 from mllm.eval.score_answers import given_answer, is_right
 from mllm.eval.score_tasks import TASKS, score_tasks
 from mllm.eval.task import EvalError
+from mllm.eval.tasks import theory
 
 HEAD = "X:1\nM:3/4\nL:1/8\nK:G"
 TUNE = f"{HEAD}\nG2 B2 d2 | c6 |]\n"
@@ -70,11 +71,30 @@ def test_the_rows_own_answer_is_right_and_nothing_else_is(one: dict[str, Any]) -
     ("task", "said"),
     [("score_retrograde", f"{HEAD}\nc6 | d2 B2 G2 |]"), ("score_retrograde", "c6|d2B2G2|"),
      ("score_locate", "B. bar 1"), ("score_locate", "The answer is B."), ("match", "no"),
-     ("first_difference", "There is no difference."), ("which_of_three", "B"), ("score_key", "g major")],
+     ("first_difference", "There is no difference."), ("which_of_three", "B"), ("score_key", "g major"),
+     ("which_of_three", "A recording of Score B.")],
 )  # fmt: skip
 def test_other_ways_of_saying_it(task: str, said: str) -> None:
     one = next(r for r in ROWS if r["task"] == task)
     assert is_right(given_answer(said, one, KNOWN.get(task, [one["facts"]["answer"]])), one)
+
+
+def test_to_agree_no_longer_is_to_differ() -> None:
+    one = next(r for r in ROWS if r["task"] == "first_difference") | {"facts": {"answer": "bar 3", "style": "sentence"}}
+    assert is_right(given_answer("They do not agree in bar 3.", one, ["bar 3"]), one)
+    assert not is_right(given_answer("They agree up to bar 3.", one, ["bar 3"]), one)
+
+
+@pytest.mark.parametrize(
+    ("truth", "said", "right"),
+    [
+        ("A perfect fifth.", "perfect fifth", True), ("perfect fifth", "It is a perfect fifth.", True),
+        ("A minor", "minor", False), ("A", "a", False), ("A C# E", "C# E", False),
+        ("An augmented fourth.", "augmented fourth", True),
+    ],
+)  # fmt: skip
+def test_an_article_is_no_note(truth: str, said: str, right: bool) -> None:
+    assert theory.score(said, Item("1", "?", truth, strata={"of": "theory_interval"})).score == right
 
 
 @settings(max_examples=150, deadline=None)
