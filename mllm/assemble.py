@@ -23,7 +23,7 @@ from mllm.towers import load_tower
 from mllm.weights import language_model
 
 ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
-MODELS = {"mini": Path(__file__).parent / "mini", "mini-scores": Path(__file__).parent / "mini_scores"}
+MODELS = {"mini": Path(__file__).parent / "mini"}
 
 
 def text_model_folder(spec: str) -> str:

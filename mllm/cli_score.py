@@ -157,7 +157,7 @@ def render(
 def match_scores(
     recording: Annotated[Path, typer.Argument(help="What is heard: wav, flac, ogg, mp3, aiff.")],
     scores: Annotated[list[str], typer.Argument(metavar="SCORE...", help="abc, mid, musicxml, mxl or krn.")],
-    model: Annotated[str, typer.Option("--model", "-m", help="A model trained to transcribe.")] = "mini-scores",
+    model: Annotated[str, typer.Option("--model", "-m", help="A model trained to transcribe.")] = "mini",
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON list.")] = False,
 ) -> None:
     """Which of these scores does a recording play? The likeliest first, by how well the recording explains the notes.
