@@ -122,7 +122,13 @@ def not_a_number(what: str, rows: Sequence[str], step: int) -> TrainingError:
 
 
 def failed_save(folder: Path, error: Exception) -> TrainingError:
-    """Removes a checkpoint that could not be saved and says why, and what is left."""
+    """Removes a checkpoint that could not be saved and says why, and what is left.
+
+    Behind its last file the oldest one is removed and a hub is told: a checkpoint that was whole by then stays.
+    """
+    if _is_whole(folder):
+        reason = f"{type(error).__name__}: {next(iter(str(error).splitlines()), '')}"
+        return TrainingError(f"{folder} was saved, but not what follows ({reason}); {what_is_left(folder.parent)}")
     why = why_not_written(folder, error)
     shutil.rmtree(folder, ignore_errors=True)
     return TrainingError(f"{why}; {what_is_left(folder.parent)}{' once there is room' if _FULL in why else ''}")
