@@ -54,12 +54,14 @@ class LoraSettings(Settings):
     """Low-rank adaptation (peft)."""
 
     rank: int = Field(12, ge=1)
+    """Of the two factors that each adapted matrix gets: how much can be learned, and how much there is to keep."""
     alpha: int = Field(24, ge=1)
+    """What is learned counts alpha / rank times."""
     dropout: float = Field(0.0, ge=0, lt=1)
     """On a CPU it costs a sixth of a step."""
-    # anchored to the language model, or peft would wrap the tower's projections too
     target_modules: str = r"model\.language_model\.layers\.\d+\.(self_attn|mlp)\.\w+_proj"
-    """Regular expression over module names: what of the language model is adapted."""
+    """Regular expression over module names: what of the language model is adapted. It begins at the language model, or
+    projections of the tower would be meant too."""
     tower_modules: str = r"model\.audio_tower\..*(q_proj|k_proj|v_proj|out_proj|query|key|value)"
     """What of the tower is adapted where `learning_rates.tower` is above 0."""
 
@@ -70,6 +72,7 @@ class LearningRates(Settings):
     language_model: float | None = Field(None, ge=0)
     """Of LoRA, or of all weights with `method: full`; None: `training.learning_rate`."""
     projector: float = Field(1e-4, ge=0)
+    """Of all weights of the projector, whatever the method; far higher (1e-3) where it begins at random."""
     tower: float = Field(0.0, ge=0)
     """Above 0 the tower gets a LoRA of its own. Then it runs in every step, for its features change."""
 
@@ -87,8 +90,11 @@ class DataConfig(Settings):
     """Rows to learn from: a folder made by `mllm data build`, or a JSONL of `messages` with audio paths beside it."""
 
     path: str = "runs/data/mini"
+    """The folder or the JSONL; paths of audios in it are seen from there."""
     train_split: str = "train"
+    """Rows that are learned from. In a JSONL a line without `split` is one of "train"."""
     validation_split: str = "validation"
+    """Rows that are checked with (`training.eval_strategy`), and that sample answers are given to."""
     limit: int | None = Field(None, ge=1)
     """At most so many training rows."""
     shares: dict[str, float] = {}
@@ -118,14 +124,19 @@ class ProjectorFit(Settings):
     """Training of a projector under throw-away heads, without the language model (`mllm.train.projector_fit`)."""
 
     epochs: int = 20
+    """Times that every recording is seen."""
     batch_size: int = 64
+    """Recordings in a step; at most as many as there are."""
     learning_rate: float = 1e-3
+    """At its peak, after a tenth of the steps; it falls to nought at the end."""
     weight_decay: float = 0.02
+    """Of AdamW, for the projector and the heads."""
     pitch_shift: int = 6
     """Semitones that note features are rolled by, and what depends on them with them."""
     frame_dropout: float = 0.15
     """Share of frames that are silenced; far cheaper on a CPU than dropout in the layers."""
     seed: int = 0
+    """Of weights, order, rolling and dropout."""
 
 
 class WarmupConfig(ProjectorFit):
@@ -140,30 +151,37 @@ class NoteWarmupConfig(ProjectorFit):
     are rolled."""
 
     epochs: int = 10
+    """Times that every recording is seen."""
     frame_dropout: float = 0.1
+    """Share of frames that are silenced."""
     keep_weight: float = 20.0
     """Of what the summary tokens said before."""
 
 
 class SampleSettings(Settings):
-    """Answers of the model that is being trained, for people to look at."""
+    """Answers of the model that is being trained, for people to look at; where one process trains."""
 
     rows: int = Field(4, ge=0)
-    """Validation rows that are answered; 0 for none."""
+    """Validation rows that are answered, the first ones; 0 for none."""
     every: int = Field(0, ge=0)
-    """Steps between; 0: at every evaluation and at the end."""
+    """Steps between; 0: at every evaluation. Always at the end, and also where nothing is evaluated."""
     max_new_tokens: int = Field(48, ge=1)
+    """Tokens after which an answer is cut off."""
 
 
 class TrainConfig(Settings):
     """A training run."""
 
     model: ModelConfig = ModelConfig()
+    """The parts."""
     method: Literal["lora", "dora", "full", "projector"] = "lora"
     """What of the language model is trained: low-rank adapters, DoRA (Liu et al. 2024), all of it, or nothing."""
     lora: LoraSettings = LoraSettings()
+    """With `method: lora` or `dora`."""
     learning_rates: LearningRates = LearningRates()
+    """Of each part; how they rise and fall say `training.lr_scheduler_type` and `training.warmup_steps`."""
     data: DataConfig = DataConfig()
+    """What is learned from."""
     packing: PackingSettings | None = PackingSettings()
     """None: one example a row, padded on the right."""
     supervised_logits: bool = True
@@ -173,10 +191,13 @@ class TrainConfig(Settings):
     liger: bool = False
     """Liger's fused kernels in the decoder's layers (GPU, package liger-kernel)."""
     warmup: WarmupConfig = WarmupConfig()
+    """Of `python -m mllm.train.warmup`, a program of its own that is run before."""
     note_warmup: NoteWarmupConfig = NoteWarmupConfig()
+    """Of `python -m mllm.train.note_warmup`, likewise."""
     samples: SampleSettings = SampleSettings()
+    """Answers that are written down as it learns."""
     training: dict[str, Any] = {}
-    """Fields of transformers' TrainingArguments."""
+    """Fields of transformers' TrainingArguments; `mllm.train.arguments` has the defaults of this project."""
 
     @field_validator("training")
     @classmethod
