@@ -18,9 +18,10 @@ from typing import Annotated, Any
 import typer
 
 from mllm.errors import MllmError
+from mllm.eval.commands import command, named, unless
 from mllm.eval.report import cell
 from mllm.eval.respondents import Respondent, respondent
-from mllm.eval.run import evaluate
+from mllm.eval.run import FIT_CLIPS, evaluate
 from mllm.eval.task import EvalError, Task, Tool
 from mllm.eval.tasks import TASKS
 from mllm.eval.tower_tools import TowerFeatures, tower_tools
@@ -61,7 +62,7 @@ def measure(
     model: str | Respondent = CASCADE,
     tower: str = "stack",
     split: str = "test",
-    fit_clips: int = 800,
+    fit_clips: int = FIT_CLIPS,
 ) -> dict[str, Any]:
     """All baselines on `tasks`; returns and writes what `mllm.eval.run.evaluate` does, and baselines.md.
 
@@ -78,18 +79,20 @@ def measure(
     registry = with_baselines(TASKS, tasks, data, split, TowerFeatures(tower, output / "tower_features"))
     asked = respondent(model) if isinstance(model, str) else model
     beside = [] if asked.name.startswith("cascade:") else [CASCADE]
+    words = command("python -m mllm.eval.baselines", {
+        "--data": data, "--tasks": ",".join(tasks), "--output": output, **({} if model == CASCADE else named(model)),
+        "--tower": unless(tower, "stack"), "--limit": limit, "--split": unless(split, "test"),
+        "--fit-clips": unless(fit_clips, FIT_CLIPS),
+    })  # fmt: skip
     summary = evaluate(
         asked, tasks, data, output, limit, split=split, beside=beside, fit_clips=fit_clips,
-        conditions=("model", "silence"), registry=registry,
+        conditions=("model", "silence"), registry=registry, command=words,
     )  # fmt: skip
-    command = f"python -m mllm.eval.baselines --data {data} --tasks {','.join(tasks)} --output {output}"
-    command += f" --model {asked.name}" * bool(beside) + f" --tower {tower}" * (tower != "stack")
-    command += f" --split {split}" * (split != "test") + (f" --limit {limit}" if limit else "")
-    write_whole(output / "baselines.md", markdown(summary, command))
+    write_whole(output / "baselines.md", markdown(summary))
     return summary
 
 
-def markdown(summary: dict[str, Any], command: str) -> str:
+def markdown(summary: dict[str, Any]) -> str:
     """A row a method and task: name, items, score with interval."""
     run, lines = summary["run"], ["| task | items | method | score |", "|---|---|---|---|"]
     for name, conditions in summary["tasks"].items():
@@ -100,7 +103,7 @@ def markdown(summary: dict[str, Any], command: str) -> str:
     terms = (
         "In %, with 95 % bootstrap intervals over works. "
         f"Fitted methods learned from up to {run['fit_clips']} TRAIN clips.",
-        f"\nCommand: `{command}`  ",
+        f"\nCommand: `{run['command']}`  ",
         f"Data sha256: `{run['data_sha256']}`",
     )
     return "\n".join([*lines, "", *terms, ""])
@@ -114,7 +117,7 @@ def main(
     tower: Annotated[str, typer.Option(help="Whose features are probed: stack, musicnn, a folder, hf:…")] = "stack",
     limit: Annotated[int | None, typer.Option(min=1, help="At most so many items a task.")] = None,
     split: Annotated[str, typer.Option(help="Whose questions are asked.")] = "test",
-    fit_clips: Annotated[int, typer.Option(min=1, help="TRAIN clips that fitted methods learn from.")] = 800,
+    fit_clips: Annotated[int, typer.Option(min=1, help="TRAIN clips that fitted methods learn from.")] = FIT_CLIPS,
 ) -> None:
     """Measure everything cheap: chance, majority, tower features, classical tools, a cascade."""
     try:

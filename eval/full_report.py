@@ -21,6 +21,7 @@ from rich.console import Console
 from mllm.errors import MllmError
 from mllm.eval import in_context
 from mllm.eval.baselines import with_baselines
+from mllm.eval.commands import command, named, unless
 from mllm.eval.run import evaluate
 from mllm.eval.task import EvalError
 from mllm.eval.tasks import OURS, TASKS
@@ -75,10 +76,17 @@ def measure(
     registry = {**TASKS, **with_baselines(TASKS, probed, data, split, features)}
     of_ours = {name: registry[name] for name in wanted if name in registry} if tasks is None else registry
     found: dict[str, Any] = {}
+    words = command("python -m mllm.eval.full_report", {
+        **named(model), "--data": data, "--output": output, "--limit": unless(limit, LIMIT),
+        "--queries": unless(queries, QUERIES), "--shots": unless(",".join(map(str, shots)), ",".join(map(str, SHOTS))),
+        "--tasks": ",".join(tasks) if tasks else None, "--split": unless(split, "test"),
+        "--beside": unless(",".join(beside), UNTUNED), "--fit-clips": unless(fit_clips, FIT_CLIPS),
+        "--tower": unless(tower, "stack"),
+    })  # fmt: skip
     parts: dict[str, Callable[[], dict[str, Any]]] = {
         "tasks": lambda: evaluate(
             model, tasks, data, output / "tasks", limit, split=split, beside=beside, fit_clips=fit_clips,
-            registry=of_ours,
+            registry=of_ours, command=words,
         ),
         "in_context": lambda: in_context.measure(
             model, data, output / "in_context", shots, queries, split=split
@@ -127,6 +135,7 @@ def main(
     shots: Annotated[str, typer.Option(help="Numbers of examples, with commas.")] = ",".join(map(str, SHOTS)),
     tasks: Annotated[str | None, typer.Option(help="Comma-separated; default all of ours.")] = None,
     split: Annotated[str, typer.Option(help="test, or validation while something is still being chosen.")] = "test",
+    beside: Annotated[str, typer.Option(help="Models that are asked too, with commas; '' for none.")] = UNTUNED,
     fit_clips: Annotated[int, typer.Option(min=1, help="TRAIN clips that fitted methods learn from.")] = FIT_CLIPS,
     tower: Annotated[str, typer.Option(help="Whose features are probed: stack, musicnn, a folder, hf:…")] = "stack",
 ) -> None:
@@ -136,9 +145,10 @@ def main(
             raise EvalError(f"--shots {shots}: give numbers with commas, such as 0,1,2,4,8")
         names = [name.strip() for name in tasks.split(",") if name.strip()] if tasks else None
         numbers = [int(number) for number in shots.split(",")]
+        others = [name.strip() for name in beside.split(",") if name.strip()]
         measure(
-            model, data, output, limit, queries=queries, shots=numbers, tasks=names, split=split, tower=tower,
-            fit_clips=fit_clips,
+            model, data, output, limit, queries=queries, shots=numbers, tasks=names, split=split, beside=others,
+            tower=tower, fit_clips=fit_clips,
         )  # fmt: skip
     except MllmError as error:
         typer.echo(f"error: {error}", err=True)

@@ -22,6 +22,7 @@ import numpy as np
 import typer
 
 from mllm.errors import MllmError
+from mllm.eval.commands import command, named, unless
 from mllm.eval.controls import without_names
 from mllm.eval.in_context_episodes import (
     LABELS,
@@ -86,7 +87,12 @@ def measure(
     tasks = _tasks(episodes, fixed_words(data, split), shots, split, seed)
     plain = {name: task for name, task in tasks.items() if name.endswith("plain")}
     altered = {name: task for name, task in tasks.items() if name not in plain and task.items(data, split, None, seed)}
-    same: Any = {"split": split, "seed": seed, "tools": False}
+    words = command("python -m mllm.eval.in_context", {
+        **named(model, model_name), "--data": data, "--shots": ",".join(map(str, shots)), "--limit": limit,
+        "--output": output, "--split": unless(split, "test"), "--classes": unless(classes, 2),
+        "--seed": unless(seed, 0),
+    })  # fmt: skip
+    same: Any = {"split": split, "seed": seed, "tools": False, "command": words}
     evaluate(asked, list(plain), data, output / "plain", conditions=("model", "silence"), registry=plain, **same)
     records = _records(output / "plain")
     if altered:
@@ -94,10 +100,7 @@ def measure(
         records += _records(output / "altered")
     settings = {
         "model": asked.name, "model_sha256": asked.sha256, "data": str(data), "split": split, "shots": list(shots),
-        "queries": limit, "classes": classes, "seed": seed,
-        "command": f"python -m mllm.eval.in_context --model {asked.name} --data {data} --shots "
-        f"{','.join(map(str, shots))} --limit {limit} --output {output}"
-        + f" --split {split}" * (split != "test") + f" --classes {classes}" * (classes != 2),
+        "queries": limit, "classes": classes, "seed": seed, "command": words,
     }  # fmt: skip
     timed = tasks["in context, changing labels, plain"].items(data, split, None, seed)
     summary = {"run": settings, **figures(records, shots), "cost": _cost(asked, timed, shots, output)}
@@ -132,10 +135,6 @@ def _records(folder: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (folder / "results.jsonl").read_text(encoding="utf-8").splitlines()]
 
 
-COPIES = {
-    "copied": "a shown label, wrongly", "last": "the last label shown", "commonest": "the commonest label shown",
-}  # fmt: skip
-"""Figure -> the extra of a verdict that it is the mean of."""
 Cells = dict[tuple[str, str, str, int], dict[int, dict[str, Any]]]
 """(labels, variant, condition, examples) -> number of the query -> record."""
 
@@ -259,13 +258,16 @@ def main(
     classes: Annotated[int, typer.Option(min=2, help="Labels a prompt.")] = 2,
     split: Annotated[str, typer.Option(help="Whose clips are asked about.")] = "test",
     model_name: Annotated[str, typer.Option(help="What an API calls the model.")] = "",
+    seed: Annotated[int, typer.Option(help="Of the draws.")] = 0,
 ) -> None:
     """Measure learning from examples in the prompt: curves, controls, one figure."""
     try:
         if not all(number.strip().isdigit() for number in shots.split(",")):
             raise EvalError(f"--shots {shots}: give numbers with commas, such as 0,1,2,4,8")
         numbers = [int(number) for number in shots.split(",")]
-        summary = measure(model, data, output, numbers, limit, model_name=model_name, split=split, classes=classes)
+        summary = measure(
+            model, data, output, numbers, limit, model_name=model_name, split=split, classes=classes, seed=seed
+        )
     except MllmError as error:
         typer.echo(f"error: {error}", err=True)
         raise typer.Exit(1) from error

@@ -16,6 +16,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from mllm.eval.answers import Answers, prompt_key
+from mllm.eval.commands import command as in_words
+from mllm.eval.commands import controls, named, unless
 from mllm.eval.controls import CONDITIONS, constants, medium_of, prompts
 from mllm.eval.data import data_hash, works
 from mllm.eval.html_report import write_report
@@ -30,6 +32,8 @@ from mllm.whole_files import write_whole
 
 WEIGHED = ("model", "silence")
 """Conditions under which the options of a multiple choice are weighed too."""
+FIT_CLIPS = 800
+"""TRAIN items that a fitted tool learns from."""
 console = Console(stderr=True)
 Record = dict[str, Any]
 
@@ -69,10 +73,11 @@ def evaluate(
     split: str = "test",
     seed: int = 0,
     beside: Sequence[str | Respondent] = (),
-    fit_clips: int = 800,
+    fit_clips: int = FIT_CLIPS,
     conditions: Sequence[str] = tuple(CONDITIONS),
     tools: bool = True,
     registry: Mapping[str, Task] = TASKS,
+    command: str = "",
 ) -> dict[str, Any]:
     """Measure a model on `tasks` and write answers, results, summary, table and report into `output`.
 
@@ -90,6 +95,7 @@ def evaluate(
         conditions: names in `mllm.eval.controls.CONDITIONS`; ("model",) asks nothing beside the questions themselves.
         tools: whether classical tools answer too.
         registry: name -> task.
+        command: what the report says made it, where that is not `mllm eval`.
 
     Returns:
         What summary.json holds: {"run": settings, "tasks": {task: {condition: {accuracy, low, high, n, …}}}}.
@@ -101,6 +107,8 @@ def evaluate(
     data, output = Path(data), Path(output)
     asked = model if not isinstance(model, str) else respondent(model, model_name)
     others = [other if not isinstance(other, str) else respondent(other) for other in beside]
+    if unknown := [name for name in conditions if name not in CONDITIONS]:
+        raise EvalError(f"unknown condition {', '.join(unknown)}{nearest(unknown[0], CONDITIONS)}")
     chosen, items = _items(registry, tasks, data, split, limit, seed)
     settings = {
         "model": asked.name, "model_sha256": asked.sha256, "data": str(data), "data_sha256": data_hash(data),
@@ -118,10 +126,12 @@ def evaluate(
             _ask(run, other, ["model"], beside=other.name)
         if tools:
             _tools(run, fit_clips)
-    names = ",".join(task.name for task in chosen)
-    command = f"mllm eval --model {asked.name} --tasks {names} --data {data} --output {output}"
-    command += f" --split {split}" * (split != "test") + (f" --limit {limit}" if limit else "")
-    command += "".join(f" --beside {other.name}" for other in others)
+    command = command or in_words("mllm eval", {
+        **named(model, model_name), "--tasks": ",".join(task.name for task in chosen), "--data": data,
+        "--output": output, "--limit": limit, "--split": unless(split, "test"), "--seed": unless(seed, 0),
+        "--fit-clips": unless(fit_clips, FIT_CLIPS), **controls(conditions, tuple(CONDITIONS), tools),
+        "--beside": [other if isinstance(other, str) else other.name for other in beside],
+    })  # fmt: skip
     return _write(run, settings | {"command": command, "limit": limit}, output)
 
 

@@ -272,6 +272,9 @@ def evaluate_model(
     seed: Annotated[int, typer.Option(help="Of what a task draws.")] = 0,
     beside: Annotated[list[str] | None, typer.Option(help="Ask this model too, such as text:smollm2.")] = None,
     controls: Annotated[bool, typer.Option(help="Also silence, noise, text alone, swapped clips, tools.")] = True,
+    conditions: Annotated[str | None, typer.Option(help="These controls alone, such as model,silence.")] = None,
+    tools: Annotated[bool | None, typer.Option(help="Whether classical tools answer; default as --controls.")] = None,
+    fit_clips: Annotated[int, typer.Option(min=1, help="TRAIN clips that fitted tools learn from.")] = 800,
     gate: Annotated[str | None, typer.Option(help="Exit with 1 below these gains, such as listening=0.2.")] = None,
     compare: Annotated[
         tuple[Path, Path] | None, typer.Option(metavar="RUN_A RUN_B", help="Compare two runs instead of asking.")
@@ -298,10 +301,13 @@ def evaluate_model(
     from mllm.eval.run import evaluate
 
     wanted = [task.strip() for task in tasks.split(",") if task.strip()] if tasks else None
+    asked = tuple(CONDITIONS) if controls else ("model",)
+    if conditions:
+        asked = tuple(name.strip() for name in conditions.split(",") if name.strip())
     least = read_gate(gate) if gate else {}
     summary = evaluate(
         model, wanted, data, output, limit, model_name=model_name, split=split, seed=seed, beside=beside or (),
-        conditions=tuple(CONDITIONS) if controls else ("model",), tools=controls,
+        fit_clips=fit_clips, conditions=asked, tools=controls if tools is None else tools,
     )  # fmt: skip
     typer.echo((output / "table.md").read_text(encoding="utf-8"), nl=False)
     if failed := failures(summary, least):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from pathlib import Path
 
 import pytest
@@ -49,6 +50,29 @@ def test_the_table_is_printed_and_a_gate_fails(data, tmp_path):
     assert mllm(*words, "--gate", "listening=-1").exit_code == 0
 
 
+SETTINGS = [
+    {},
+    {"limit": 3, "seed": 2, "split": "train", "fit_clips": 3, "beside": ["constant:A minor", "constant:it's G#"]},
+    {"conditions": ("model",), "tools": False},
+    {"conditions": ("model", "text", "silence")},
+    {"tools": False},
+]
+
+
+@pytest.mark.parametrize("settings", SETTINGS, ids=lambda settings: ",".join(settings) or "defaults")
+def test_the_command_of_a_report_makes_it_again(settings, data, tmp_path):
+    output = tmp_path / "a folder; $(with signs)"
+    first = evaluate("constant:C major & more", ["metre", "tempo"], data, output, **settings)
+    rows = (output / "results.jsonl").read_bytes()
+    for name in ("results.jsonl", "summary.json", "run.json"):
+        (output / name).unlink()
+    program, *words = shlex.split(first["run"]["command"])
+    done = mllm(*words)
+    assert program == "mllm" and done.exit_code == 0, done.output
+    assert json.loads((output / "summary.json").read_text()) == first
+    assert (output / "results.jsonl").read_bytes() == rows
+
+
 def test_two_runs_are_compared(two_runs):
     first, second = two_runs
     done = mllm("eval", "--compare", first, second)
@@ -76,6 +100,7 @@ def test_runs_that_share_nothing_are_refused(two_runs, tmp_path):
         (("--model", "nothing"), "no model 'nothing'"),
         (("--model", "constant:x", "--gate", "listening"), "--gate 'listening': write NAME=GAIN"),
         (("--model", "constant:x", "--tasks", "kee"), "did you mean 'key'?"),
+        (("--model", "constant:x", "--conditions", "model,silense"), "did you mean 'silence'?"),
         (("--model", "http://127.0.0.1:9/v1"), "--model-name"),
     ],
 )

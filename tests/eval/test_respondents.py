@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import json
+import shlex
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -14,7 +15,9 @@ import pytest
 import soundfile
 import torch
 from tiny import clicks, save_tiny_text_model
+from typer.testing import CliRunner
 
+from mllm.cli import app
 from mllm.errors import WeightsError
 from mllm.eval import api_model
 from mllm.eval.api_model import ApiModel
@@ -253,6 +256,11 @@ def test_our_own_server_answers_as_the_model_in_process(data, tmp_path):
             f"{live.url}/v1", ["key", "tempo"], data, tmp_path / "api", model_name=MODEL, tools=False,
             conditions=("model", "text"),
         )  # fmt: skip
+        words = shlex.split(found["run"]["command"])[1:]
+        words[words.index("--output") + 1] = str(tmp_path / "again")
+        assert CliRunner().invoke(app, words).exit_code == 0
+        again = json.loads((tmp_path / "again" / "summary.json").read_text())
+        assert again["tasks"] == found["tasks"] and again["run"]["model_sha256"] == found["run"]["model_sha256"]
     finally:
         live.close()
     assert all("failed" not in found["tasks"][name]["model"] for name in ("key", "tempo"))
