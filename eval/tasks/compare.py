@@ -71,4 +71,4 @@ def score(answer: str, item: Item) -> Verdict:
     return exact(named.pop() if len(named) == 1 and not refuses(answer) else None, item)
 
 
-TASK = Task("compare", "two recordings compared", items, score)
+TASK = Task("compare", "two recordings compared", items, score, version="2")

@@ -9,14 +9,21 @@ from mllm.eval.row_tasks import answer_of, row_task
 from mllm.eval.task import Verdict, exact
 from mllm.rows import Row
 
-_YES_OR_NO = re.compile(r"\W*(yes|no)\b", re.IGNORECASE)
+_LEADING = re.compile(r"\W*(yes|no)\b", re.IGNORECASE)
+_OTHER = re.compile(r"(?:[.,:;!?\n]|\band\b)[^\w.,:;!?\n]*(yes|no)[^\w.,:;!?\n]*(?=[.,:;!?\n]|$)", re.IGNORECASE)
+_EITHER = re.compile(r"\W*(?:\bor\b|/)\W*(?:yes|no)\b", re.IGNORECASE)
 
 
 def read(answer: str) -> str | None:
-    """yes or no, where an answer begins with one of them and does not name the other."""
-    found = _YES_OR_NO.match(answer)
-    said = {word.lower() for word in re.findall(r"\b(yes|no)\b", answer, re.IGNORECASE)}
-    return found[1].lower() if found and len(said) == 1 else None
+    """yes or no, where an answer begins with one of them: "Yes, there are no drums" is a yes.
+
+    One that goes on with "or no", or says the other as well by itself ("Yes. No.", "Yes and no"), is none.
+    """
+    found = _LEADING.match(answer)
+    if not found or _EITHER.match(answer, found.end()):
+        return None
+    said = found[1].lower()
+    return said if all(other.lower() == said for other in _OTHER.findall(answer, found.end())) else None
 
 
 def truth(row: Row) -> str | None:
@@ -35,4 +42,5 @@ TASK = row_task(
     score,
     strata=("of",),
     most=150,
+    version="2",
 )

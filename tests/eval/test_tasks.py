@@ -23,7 +23,12 @@ ROWS = [
     # task of the row, question, answer, then: the task that asks it, other right answers, wrong ones
     ("key_choice", CHOICE, "A. Eb minor", "choice", ["A", "Eb minor", "The answer is A."], ["B", "A or B", "", "yes"]),
     ("metre_verify", "Is this in 3/4 time?", "Yes, the metre is 3/4.", "verify", ["yes", "Yes."],
-     ["No.", "", "3/4", "Yes or no"]),
+     ["No.", "", "3/4", "Yes or no", "yes/no", "Yes. No.", "Yes, no", "Yes and no: it changes."]),
+    ("drums_verify", "Is it without drums?", "Yes, there are no drums.", "verify",
+     ["yes, no drums", "Yes, and no drums either."],
+     ["Yes: none, no.", "No, there are drums.", "There are no drums.", "No; yes"]),
+    ("voice_verify", "Does somebody sing?", "No, nobody does, yes or not.", "verify", ["No, there is no voice"],
+     ["Yes\nNo", "yes"]),
     ("melody_lowest_short", "Lowest note?", "C#4", "melody", ["It is C#4.", "Db4"],
      ["C4", "C#5", "C#4 or D4", "C#", ""]),
     ("melody_first_notes", "First notes?", "Eb4, F4, G4", "melody", ["Eb4 F4 G4"], ["G4, F4, Eb4", "Eb4, F4", "none"]),
