@@ -81,7 +81,8 @@ def measure(model: str, data: Path, limit: int, tasks: Sequence[str] | None = No
 
     {"questions" asked, "prompts" that differ, "tokens" of the answers, "batched" and "one_by_one" in seconds for all
     prompts, "times" one by the other, "times_of_questions" as equal prompts are asked once, "compared" answers,
-    "same" among them}. Raises EvalError, WeightsError.
+    "same" as one `generate` gives among them, "same_alone" as the evaluation's own way gives to that prompt alone}.
+    Raises EvalError, WeightsError.
     """
     asked = TimedModel(model)
     with tempfile.TemporaryDirectory(prefix="mllm-throughput-") as folder:
@@ -89,13 +90,16 @@ def measure(model: str, data: Path, limit: int, tasks: Sequence[str] | None = No
         lines = (Path(folder) / "results.jsonl").read_text(encoding="utf-8").splitlines()
     questions = sum(json.loads(line)["condition"] in CONDITIONS for line in lines)
     said, seconds = one_by_one(asked, every)
+    some, before = asked.asked[::every], asked.said[::every]
+    alone = [MusicModel.answer(asked, [messages], most)[0] for messages, most in track(some, "alone")]
     times = seconds / asked.seconds
     return {
         "questions": questions, "prompts": len(asked.said),
         "tokens": sum(len(asked.tokenizer(one)["input_ids"]) for one in asked.said),
         "batched": asked.seconds, "one_by_one": seconds, "times": times,
         "times_of_questions": times * questions / len(asked.said), "compared": len(said),
-        "same": sum(one == other for one, other in zip(said, asked.said[::every], strict=True)),
+        "same": sum(one == other for one, other in zip(said, before, strict=True)),
+        "same_alone": sum(one == other for one, other in zip(alone, before, strict=True)),
     }  # fmt: skip
 
 
