@@ -67,12 +67,15 @@ def convert(
 ) -> None:
     """Write a score in another format: .abc, .mid or .musicxml, by the suffix of OUTPUT.
 
+    A file that says a model wrote it says so in the other format too.
+
     mllm score convert tune.musicxml tune.abc
 
     mllm score convert tune.abc tune.musicxml
 
     mllm score convert tune.abc higher.mid --transpose 2
     """
+    from mllm.composed_files import mark_of, with_mark
     from mllm.score import MIDI, quantize, read_score, to_abc, to_midi, to_musicxml
     from mllm.score import transpose as move
 
@@ -89,11 +92,13 @@ def convert(
     source = _existing(file)
     if output.exists() and output.samefile(source):
         raise ScoreError(f"{output}: is the file itself, whose layout and comments would be lost: name another")
-    score = move(read_score(source, number=number), transpose)
+    read = read_score(source, number=number)
+    mark, score = mark_of(source, read), move(read, transpose)
     if source.suffix.lower() in MIDI and output.suffix.lower() not in MIDI:  # what was played becomes note values
         score, moved = quantize(score)
         typer.echo(f"quantized: {moved}")
-    _write(output, writer(score))
+    data = writer(score)
+    _write(output, with_mark(data, output.suffix.lower(), mark) if mark else data)
     typer.echo(f"{output}: {len(score.notes)} notes")
 
 
