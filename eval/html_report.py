@@ -13,7 +13,7 @@ from typing import Any
 from urllib.parse import quote
 
 from mllm.eval.controls import CONDITIONS
-from mllm.eval.report import COLUMNS, FORGETS, cell, gain_cell, percent, table, warnings
+from mllm.eval.report import COLUMNS, FORGETS, cell, extra_cell, gain_cell, percent, table, warnings
 from mllm.whole_files import write_whole
 
 MOST_SHOWN = 200
@@ -59,6 +59,7 @@ def _task(
     nudged = model.get("nudged")
     return {
         "name": name, **summary["about"][name], "rows": rows, "gain": gain_cell(model), "model": model,
+        "extras": [(n, extra_cell(model, n), model["intervals"][n]["n"]) for n in model.get("extras", ())],
         "strata": model.get("strata", {}), "plot": _bars("score", _scores(of_task)), "nudged": nudged,
         "remembered": bool(nudged and nudged["low"] > FORGETS), "count": len(items),
         "items": json.dumps(items[:MOST_SHOWN], ensure_ascii=False).replace("<", "\\u003c"),
@@ -133,8 +134,10 @@ def _bars(what: str, bars: Bars) -> str:
         out = io.StringIO()
         figure.savefig(out, format="svg", transparent=True, metadata={"Date": None, "Creator": None, "Format": None,
                                                                       "Type": None})  # fmt: skip
-    svg = out.getvalue()
-    svg = re.sub(r"<metadata>.*?</metadata>", "", svg[svg.index("<svg") :], flags=re.DOTALL).replace(
-        INK, "currentColor"
-    )
+    return inline(out.getvalue().replace(INK, "currentColor"), what)
+
+
+def inline(svg: str, what: str) -> str:
+    """The text of an SVG file as an element of a page; `what`: what it shows, for who cannot see it."""
+    svg = re.sub(r"<metadata>.*?</metadata>", "", svg[svg.index("<svg") :], flags=re.DOTALL)
     return svg.replace("<svg ", f'<svg role="img" aria-label="{html.escape(what)}" ', 1)

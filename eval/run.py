@@ -7,7 +7,7 @@ answer, truth and verdict under every condition), summary.json, table.md and rep
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -112,7 +112,8 @@ def evaluate(
     chosen, items = _items(registry, tasks, data, split, limit, seed)
     settings = {
         "model": asked.name, "model_sha256": asked.sha256, "data": str(data), "data_sha256": data_hash(data),
-        "split": split, "seed": seed, "fit_clips": fit_clips,
+        "benchmarks_sha256": {task.name: task.source() for task in chosen if task.source}, "split": split,
+        "seed": seed, "fit_clips": fit_clips,
     }  # fmt: skip
     _open(output, settings)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
@@ -162,8 +163,12 @@ def _open(output: Path, settings: dict[str, Any]) -> None:
     same = ("model_sha256", "data_sha256", "split", "seed", "fit_clips")
     if stamp.exists():
         before = json.loads(stamp.read_text(encoding="utf-8"))
-        if changed := [key for key in same if before.get(key) != settings[key]]:
+        changed = [key for key in same if before.get(key) != settings[key]]
+        files = before.get("benchmarks_sha256", {})
+        now = settings["benchmarks_sha256"]
+        if changed := changed + [f"version of {name}" for name in now if files.get(name, now[name]) != now[name]]:
             raise EvalError(f"{output} holds an evaluation with another {', '.join(changed)}: choose another --output")
+        settings = settings | {"benchmarks_sha256": files | now}
     elif (output / "results.jsonl").exists():
         raise EvalError(f"{output}/results.jsonl is there but run.json is not: choose another --output")
     write_whole(stamp, json.dumps(settings, indent=1, ensure_ascii=False) + "\n")
@@ -199,16 +204,16 @@ def _ask(run: Run, asked: Respondent, conditions: Sequence[str], beside: str = "
             if weighs and item.options and condition in WEIGHED:
                 job.weigh = prompt_key(asked.sha256, without_options(messages), options=item.options)
             jobs.append(job)
-    failed = _answers(run, asked, jobs) | (_weighed(run, asked, jobs) if weighs else {})
+    failed, unweighed = _answers(run, asked, jobs), _weighed(run, asked, jobs) if weighs else {}
     for job in jobs:
         more: dict[str, Any] = {"medium": medium_of(job.item, job.task.prompt(job.item))}
         answer = run.answers[job.key] if job.key in run.answers else None
         verdict = job.task.score(answer, job.item) if answer is not None else Verdict(None, 0.0)
         if answer is None:
             more["failed"] = failed[job.key].reason
-        if job.weigh in run.answers:
-            weights = run.answers[job.weigh]
-            more["loglikelihoods"] = weights
+        if job.weigh:
+            weights = run.answers[job.weigh] if job.weigh in run.answers else None
+            more |= {"unweighed": unweighed[job.weigh].reason} if weights is None else {"loglikelihoods": weights}
             verdict = Verdict(verdict.parsed, verdict.score, {**verdict.extras, **_likeliest(job.item, weights)})
         name = f"beside {beside}" if beside else job.condition
         run.add(job.task, job.item, name, answer, verdict, prompt=_written(job.messages), **more)
@@ -244,27 +249,33 @@ def _slices(jobs: Sequence[_Job], size: int) -> list[list[_Job]]:
 
 
 def _weighed(run: Run, asked: Any, jobs: Sequence[_Job]) -> dict[str, Failure]:
-    """Log-likelihoods of options that are not known yet."""
+    """Find the log-likelihoods of options that are not known yet; the failures by key."""
     missing = list({job.weigh: job for job in jobs if job.weigh and job.weigh not in run.answers}.values())
     bar = run.progress.add_task("weighing options", total=len(missing), visible=bool(missing))
     missing.sort(key=lambda job: (len(job.item.options), len(str(_written(job.messages)))))
+    failed: dict[str, Failure] = {}
     for i in range(0, len(missing), asked.at_once):
         batch = missing[i : i + asked.at_once]
         weighed = asked.option_loglikelihoods(
             [without_options(job.messages) for job in batch], [list(job.item.options) for job in batch]
         )
         run.answers.add({j.weigh: w for j, w in zip(batch, weighed, strict=True) if not isinstance(w, Failure)})
+        failed |= {job.weigh: w for job, w in zip(batch, weighed, strict=True) if isinstance(w, Failure)}
         run.progress.advance(bar, len(batch))
-    return {}
+    return failed
 
 
-def _likeliest(item: Item, weights: Sequence[Sequence[float]]) -> dict[str, float]:
-    """Whether the likeliest option is the true one: by the sum, and by the mean over tokens."""
-    by_sum = max(range(len(weights)), key=lambda i: weights[i][0])
-    by_mean = max(range(len(weights)), key=lambda i: weights[i][0] / weights[i][1])
+def _likeliest(item: Item, weights: Sequence[Sequence[float]] | None) -> dict[str, float]:
+    """Whether the likeliest option is the true one: by the sum, and by the mean over tokens; unweighed, none is."""
+
+    def right(weigh: Callable[[Sequence[float]], float]) -> float:
+        if weights is None:
+            return 0.0
+        return float(item.options[max(range(len(weights)), key=lambda i: weigh(weights[i]))] == item.truth)
+
     return {
-        "likeliest option (sum)": float(item.options[by_sum] == item.truth),
-        "likeliest option (per token)": float(item.options[by_mean] == item.truth),
+        "likeliest option (sum)": right(lambda pair: pair[0]),
+        "likeliest option (per token)": right(lambda pair: pair[0] / pair[1]),
     }
 
 
@@ -319,6 +330,7 @@ def _write(run: Run, settings: dict[str, Any], output: Path) -> dict[str, Any]:
             "question": next(iter({item.question for item in run.items[task.name]}))
             if len({item.question for item in run.items[task.name]}) == 1 else "",
             "works_in_train": len({i.group for i in run.items[task.name]} & run.seen),
+            "guessed_on_items": not run.train[task.name] and "majority" in tasks[task.name],
         }
         for task in run.tasks
     }  # fmt: skip

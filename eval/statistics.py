@@ -27,8 +27,13 @@ def interval(scores: Scores, groups: Sequence[str] | None = None) -> tuple[float
     """95 % percentile interval of the mean of `scores` [items], by bootstrap over groups (seed fixed)."""
     if not len(scores):
         return (float("nan"), float("nan"))
-    low, high = np.percentile(_resampled(np.asarray(scores, float)[:, None], groups), [2.5, 97.5])
-    return float(low), float(high)
+    return intervals(np.asarray(scores, float)[:, None], groups)[0]
+
+
+def intervals(columns: np.ndarray, groups: Sequence[str] | None = None) -> list[tuple[float, float]]:
+    """The same of each column of [items, columns], out of the same resamples."""
+    lows, highs = np.percentile(_resampled(columns, groups), [2.5, 97.5], axis=0)
+    return [(float(low), float(high)) for low, high in zip(lows, highs, strict=True)]
 
 
 @dataclass(frozen=True)

@@ -93,7 +93,9 @@ def truth_in_words(item: Item) -> str | None:
     return f"{item.truth:g}" if isinstance(item.truth, float) else item.truth if isinstance(item.truth, str) else None
 
 
-Overall = Callable[[list[dict[str, Any]]], dict[str, float]]
+Figure = float | Sequence[float] | str
+"""Of all answers together: a value for the whole, or one an answer, whose mean it is, or why it could not be had."""
+Overall = Callable[[list[dict[str, Any]]], Mapping[str, Figure]]
 """Records of one condition (as results.jsonl has them) -> figures of all its answers together."""
 
 
@@ -118,6 +120,7 @@ class Task:
         tools: classical methods to beat.
         most: items of a run without `--limit`; None: all.
         overall: figures of all answers of a condition together, 0 to 1, such as retrieval; shown as further lines.
+        source: () -> sha256 of the files that the items come from, where those are not in the data folder.
     """
 
     name: str
@@ -132,6 +135,7 @@ class Task:
     tools: tuple[Tool, ...] = ()
     most: int | None = None
     overall: Overall | None = None
+    source: Callable[[], str] | None = None
 
 
 def refuses(answer: str) -> bool:

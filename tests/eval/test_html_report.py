@@ -64,8 +64,9 @@ def record(item: str, answer: str, condition: str = "model", score: float = 0.0)
 def page_of(records, tmp_path) -> str:
     summary = {
         "run": {"model": "<i>m</i>", "split": "test", "data": "d", "limit": None, "model_sha256": "0",
-                "data_sha256": "1", "command": "mllm eval", "fit_clips": 1},
-        "about": {"key": {"title": "key", "version": "1", "question": "Key?", "works_in_train": 0}},
+                "data_sha256": "1", "benchmarks_sha256": {}, "command": "mllm eval", "fit_clips": 1},
+        "about": {"key": {"title": "key", "version": "1", "question": "Key?", "works_in_train": 0,
+                          "guessed_on_items": False}},
         "tasks": {"key": summarise(records)},
     }  # fmt: skip
     write_report(tmp_path / "report.html", summary, records, tmp_path)

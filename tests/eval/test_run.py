@@ -13,9 +13,11 @@ from pathlib import Path
 import pytest
 
 from mllm.eval.data import read_clips
+from mllm.eval.item import Item
 from mllm.eval.report import summarise
+from mllm.eval.respondents import Failure
 from mllm.eval.run import evaluate
-from mllm.eval.task import EvalError
+from mllm.eval.task import EvalError, Task, chosen
 from mllm.eval.tasks import TASKS
 
 SOUND = ("instrument", "key", "tempo", "metre")
@@ -61,6 +63,7 @@ def test_table_and_summary_state_their_terms(evaluated):
     assert summary["run"]["data_sha256"] in table and summary["run"]["command"] in table
     for name in SOUND:
         assert TASKS[name].title in table and f"{name}: “" in table
+    assert "which have no TRAIN" not in table
     widths = {line.count("|") for line in table.splitlines() if line.startswith("|")}
     assert len(widths) == 1
     model = summary["tasks"]["key"]["model"]
@@ -156,6 +159,59 @@ def test_unparsed_answers_are_wrong_and_counted():
     good = row | {"item": "b", "answer": "3/4", "parsed": "3/4", "score": 1.0}
     model = summarise([row, good])["model"]
     assert model["accuracy"] == 0.5 and model["unparsed"] == 1 and model["n"] == 2
+
+
+def test_figures_over_a_part_of_the_items_tell_how_many_and_how_sure():
+    row = {"condition": "model", "group": "", "strata": {}, "answer": "x", "parsed": "x", "score": 1.0}
+    rows = [row | {"item": str(i), "extras": {"some": float(i % 4 == 0)} if i % 2 == 0 else {}} for i in range(40)]
+    model = summarise(
+        rows, lambda found: {"each": [1.0] * len(found), "whole": 0.25, "METEOR": "no Java here"}
+    )["model"]  # fmt: skip
+    assert model["extras"] == {"some": 0.5, "each": 1.0, "whole": 0.25} and model["left_out"] == {
+        "METEOR": "no Java here"
+    }
+    some = model["intervals"]["some"]
+    assert some["n"] == 20 and 0.2 < some["low"] < 0.35 and 0.65 < some["high"] < 0.8
+    assert model["intervals"]["each"] == {"n": 40, "low": 1, "high": 1} and model["intervals"]["whole"] == {"n": 40}
+
+
+class Scales:
+    """Takes the first option for the likeliest; says nothing of a question that begins with `lost`."""
+
+    name, sha256, at_once = "scales", "1" * 64, 3
+
+    def __init__(self, lost: str):
+        self.lost, self.weighed = lost, []
+
+    def answer(self, messages, max_new_tokens):
+        return ["A"] * len(messages)
+
+    def option_loglikelihoods(self, messages, options):
+        asked = [one[-1]["content"][-1]["text"] for one in messages]
+        self.weighed += asked
+        return [
+            Failure("too long")
+            if self.lost and words.startswith(self.lost)
+            else [(-1.0 - i, 2) for i in range(len(of))]
+            for words, of in zip(asked, options, strict=True)
+        ]
+
+
+def test_options_that_could_not_be_weighed_are_wrong_counted_and_weighed_again(data, tmp_path):
+    items = [Item(str(i), f"{i}?", "harp", options=("harp", "flute")) for i in range(4)]
+    pick = Task("pick", "pick", lambda folder, split, limit, seed: items if split == "test" else [], chosen)
+    settings = {"data": data, "output": tmp_path, "registry": {"pick": pick}}
+    summary = evaluate(Scales("2"), ["pick"], **settings)
+    model = summary["tasks"]["pick"]["model"]
+    assert model["unweighed"] == 1 and model["accuracy"] == 1 and model["extras"]["likeliest option (sum)"] == 0.75
+    told = model["intervals"]["likeliest option (sum)"]
+    assert told["n"] == 4 and told["low"] < 0.75 < told["high"]
+    table = (tmp_path / "table.md").read_text()
+    assert "could not be weighed, where the likeliest counts as wrong: pick 1." in table
+    assert f"| – likeliest option (sum) | 4 | 75.0 [{100 * told['low']:.1f}–100.0] |" in table
+    again = Scales("")
+    model = evaluate(again, ["pick"], **settings)["tasks"]["pick"]["model"]
+    assert again.weighed == ["2?"] and "unweighed" not in model and model["extras"]["likeliest option (sum)"] == 1
 
 
 def test_a_model_beside_is_asked_the_same(data, tmp_path):
