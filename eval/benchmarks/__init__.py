@@ -38,10 +38,12 @@ def task_of(benchmark: Benchmark) -> Task:
         title=f"{benchmark.title} ({scorer.rule})",
         items=items,
         score=scorer.score,
+        version=scorer.version,
         max_new_tokens=scorer.tokens,
         guess=scorer.guess,
         most=MOST,
         overall=scorer.overall,
+        source=benchmark.sha256,
     )
 
 

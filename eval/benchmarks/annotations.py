@@ -70,9 +70,9 @@ CMI_TASKS = {
                                "data/GTZAN/Data/genres_original", read_times, size="290 clips"),
     "cmi_ballroom_beats": CmiTask("Beat-Transformer/CMI_ballroom_beat.jsonl", "ballroom_beat", BEATS, "beats",
                                   "data/ballroom/BallroomData", read_times, size="685 clips"),
-    "cmi_song_describer": CmiTask("SDD/CMI_SDD.jsonl", "SDD", "Describe this music.", "text", "data/SDD/audio/audio",
+    "cmi_song_describer": CmiTask("SDD/CMI_SDD.jsonl", "SDD", "Describe this music.", "caption", "data/SDD/audio/audio",
                                   size="1,106 captions"),
-    "cmi_musiccaps": CmiTask("MusicCaps/CMI_MusicCaps.jsonl", "MusicCaps", "Describe this music.", "text",
+    "cmi_musiccaps": CmiTask("MusicCaps/CMI_MusicCaps.jsonl", "MusicCaps", "Describe this music.", "caption",
                              "data/MusicCaps", size="2,813 clips"),
 }  # fmt: skip
 """Name -> task; its records stand in the JSONL of CMI-Bench, or as items in system_outputs."""
@@ -87,7 +87,8 @@ def cmi(folder: Path, audio: Path, name: str) -> Iterator[Item]:
         truths.setdefault(place, []).append(output)
     for place, outputs in truths.items():
         stem = Path(place).name.removesuffix(Path(place).suffix)
-        truth = rated[int(stem)] if rated is not None else outputs if task.scorer == "text" else task.read(outputs[0])
+        truth: Any = outputs if task.scorer == "caption" else task.read(outputs[0])
+        truth = truth if rated is None else rated[int(stem)]
         if truth is None:
             continue
         group = stem.rsplit("-", 1)[0] if name == "cmi_key" else stem
@@ -171,15 +172,16 @@ def emomusic(folder: Path, audio: Path, which: str) -> Iterator[Item]:
 _CMI = "data/ or system_outputs/ of https://github.com/nicolaus625/CMI-bench (sound: test_Data.zip of its hub page)"
 _OFFICIAL = {
     "key": "MIREX-weighted score", "label": "accuracy, by substring", "rating": "R² of standardized answers",
-    "beats": "F-measure", "text": "BLEU over characters, NLTK's METEOR, ROUGE-L and BERTScore recall",
+    "beats": "F-measure", "caption": "BLEU over characters, NLTK's METEOR, ROUGE-L and BERTScore recall",
 }  # fmt: skip
 
 
 def _probe(
-    name: str, title: str, load: Any, scorer: str, folder: str, files: tuple[str, ...], *terms: str
-) -> Benchmark:
+    name: str, title: str, load: Any, scorer: str, folder: str, files: tuple[str, ...], *terms: str,
+    also: tuple[str, ...] = (),
+) -> Benchmark:  # fmt: skip
     where, size, licence, citation, official = terms
-    return Benchmark(name, title, load, scorer, folder, files, where, size, licence, citation, official)
+    return Benchmark(name, title, load, scorer, folder, files, where, size, licence, citation, official, also=also)
 
 
 _NSYNTH = ("nsynth", ("nsynth-test/examples.json",), "nsynth-test.jsonwav.tar.gz of https://magenta.tensorflow.org/datasets/nsynth",
@@ -193,6 +195,7 @@ ANNOTATIONS = (
             "cmi",
             (f"data/{task.file}", f"system_outputs/{task.outputs}.json.gz"), _CMI, task.size,
             "CC BY 4.0; captions CC BY-SA 4.0", "Ma et al., ISMIR 2025, arXiv 2506.12285", _OFFICIAL[task.scorer],
+            also=("data/EMO/static_annotations.csv",) if task.scorer == "rating" else (),
         )
         for name, task in CMI_TASKS.items()
     ),
@@ -209,6 +212,8 @@ ANNOTATIONS = (
            "annotations_final.csv and mp3 of https://mirg.city.ac.uk/codeapps/the-magnatagatune-dataset",
            "25,863 clips, 2.7 GB", "CC BY-NC-SA (the recordings)", "Law et al., ISMIR 2009",
            "ROC-AUC and mAP of a probe"),
-    _probe("emomusic_arousal", "EmoMusic arousal", partial(emomusic, which="arousal"), "rating", *_EMO),
-    _probe("emomusic_valence", "EmoMusic valence", partial(emomusic, which="valence"), "rating", *_EMO),
+    _probe("emomusic_arousal", "EmoMusic arousal", partial(emomusic, which="arousal"), "rating", *_EMO,
+           also=("songs_info.csv",)),
+    _probe("emomusic_valence", "EmoMusic valence", partial(emomusic, which="valence"), "rating", *_EMO,
+           also=("songs_info.csv",)),
 )  # fmt: skip

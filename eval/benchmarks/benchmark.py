@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from mllm.eval.caption_figures import OwnTrack
 from mllm.eval.item import Item
 from mllm.eval.task import EvalError
 
@@ -36,6 +37,7 @@ class Benchmark:
         citation: the paper. official: the metric of the paper, and where ours differs.
         shuffle: whether options are shuffled by seed: where the place of the right one is not balanced.
         sound: whether its questions are about recordings.
+        also: patterns of further files that its items are read from.
     """
 
     name: str
@@ -51,6 +53,7 @@ class Benchmark:
     official: str
     shuffle: bool = False
     sound: bool = True
+    also: tuple[str, ...] = ()
 
     def missing(self, root: Path | None = None) -> str | None:
         """One line that says what to download, from where and to where; None where the set is there."""
@@ -69,13 +72,10 @@ class Benchmark:
         Args:
             root: the folder with one folder a benchmark; None: that which the environment names.
 
+        Items of captions know all tracks of the set (meta "tracks", an `OwnTrack`) and which is theirs ("track").
         Raises EvalError where the set is not there or cannot be read.
         """
-        if line := self.missing(root):
-            raise EvalError(line)
-        base = root or benchmarks_dir()
-        assert base is not None
-        folder = base / self.folder
+        folder = self._there(root)
         audio = Path(os.environ[AUDIO]).expanduser() / self.folder if os.environ.get(AUDIO) else folder
         try:
             items = sorted(self.load(folder, audio), key=lambda item: _drawn(seed, item.id))
@@ -89,8 +89,33 @@ class Benchmark:
             items = [item for item in items if "malformed" not in item.meta]
         if not items:
             raise EvalError(f"{folder} holds no questions of {self.name}: get {self.where} anew")
+        if self.scorer == "caption":  # searched in the whole set, whatever the limit: a figure of few is a high one
+            tracks = OwnTrack([item.truth for item in items])
+            items = [replace(item, meta=item.meta | {"tracks": tracks, "track": i}) for i, item in enumerate(items)]
         items = items if limit is None else items[:limit]
         return [_shuffled(item, seed) for item in items] if self.shuffle and not official_order else items
+
+    def sha256(self, root: Path | None = None) -> str:
+        """sha256 over the files that its items are read from, sound and names left out.
+
+        Raises EvalError where the set is not there.
+        """
+        folder = self._there(root)
+        read = next(pattern for pattern in self.files if next(folder.glob(pattern), None))
+        files = {file for pattern in (read, *self.also) for file in folder.glob(pattern)}
+        digests = []
+        for file in files:
+            with file.open("rb") as stream:
+                digests.append(hashlib.file_digest(stream, "sha256").digest())
+        return hashlib.sha256(b"".join(sorted(digests))).hexdigest()
+
+    def _there(self, root: Path | None) -> Path:
+        """The set's folder."""
+        if line := self.missing(root):
+            raise EvalError(line)
+        base = root or benchmarks_dir()
+        assert base is not None
+        return base / self.folder
 
 
 def _drawn(seed: int, name: str) -> bytes:

@@ -11,6 +11,8 @@ from mllm.eval.item import Item
 
 DESCRIBE = "Describe this music."
 OFFICIAL = "BLEU, METEOR, ROUGE-L, BERTScore, for comparison only; judged by retrieval of the own reference"
+CAPTIONS = ("musiccaps", "song_describer", "lp_musiccaps")
+"""Sets whose questions are all the same: a good answer is one that fits its own recording and no other."""
 
 
 def music_caps(folder: Path, audio: Path) -> Iterator[Item]:
@@ -66,7 +68,8 @@ def music_instruct(folder: Path, audio: Path, length: str) -> Iterator[Item]:
 
 def _set(name: str, title: str, load: Callable[[Path, Path], Iterator[Item]], folder: str, *rest: object) -> Benchmark:
     files, where, size, licence, citation = rest
-    return Benchmark(name, title, load, "text", folder, files, where, size, licence, citation, OFFICIAL)  # type: ignore[arg-type]
+    scorer = "caption" if name in CAPTIONS else "text"
+    return Benchmark(name, title, load, scorer, folder, files, where, size, licence, citation, OFFICIAL)  # type: ignore[arg-type]
 
 
 _INSTRUCT = (

@@ -3,26 +3,21 @@
 from __future__ import annotations
 
 import json
-import logging
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any
 
-from mllm.errors import WeightsError
+from mllm.eval.caption_figures import for_comparison, judged
 from mllm.eval.item import Item
 from mllm.eval.metrics.beats import beat_scores, read_times
 from mllm.eval.metrics.captions import sacre_scores
 from mllm.eval.metrics.key import read_key, weighted_score
 from mllm.eval.metrics.multiple_choice import read_label
 from mllm.eval.metrics.regression import read_rating, regression_scores
-from mllm.eval.metrics.retrieval import retrieval_scores
 from mllm.eval.metrics.tags import tag_scores
-from mllm.eval.metrics.text_similarity import minilm
-from mllm.eval.task import Overall, Verdict, chosen, exact, truth_in_words
+from mllm.eval.task import Figure, Overall, Verdict, chosen, exact, truth_in_words
 
-LOG = logging.getLogger("mllm.eval")
 Records = list[dict[str, Any]]
 
 
@@ -34,6 +29,7 @@ class Scorer:
         rule: what makes it right, in words for a title.
         score: (answer, item) -> verdict. tokens: an answer is cut there.
         overall: figures of all answers together. guess: what a guesser would learn from an item.
+        version: as in `Task`.
     """
 
     rule: str
@@ -41,6 +37,7 @@ class Scorer:
     tokens: int = 24
     overall: Overall | None = None
     guess: Callable[[Item], str | None] = truth_in_words
+    version: str = "1"
 
 
 def _label(answer: str, item: Item) -> Verdict:
@@ -65,7 +62,7 @@ def _rating(answer: str, item: Item) -> Verdict:
     return Verdict(said, 0.0 if said is None else max(0.0, 1 - abs(said - item.truth) / (high - low)))
 
 
-def _together(records: Records) -> dict[str, float]:
+def _together(records: Records) -> dict[str, Figure]:
     if len(records) < 3:
         return {}
     scores = regression_scores([float(r["truth"]) for r in records], [r["parsed"] for r in records])
@@ -101,7 +98,7 @@ def _tags(answer: str, item: Item) -> Verdict:
     return Verdict(sorted(said) or None, score)
 
 
-def _tags_together(records: Records) -> dict[str, float]:
+def _tags_together(records: Records) -> dict[str, Figure]:
     tags = sorted({tag for record in records for tag in record["truth"]})
     true = [[tag in record["truth"] for tag in tags] for record in records]
     said = [[tag in (record["parsed"] or ()) for tag in tags] for record in records]
@@ -119,32 +116,25 @@ def _text(answer: str, item: Item) -> Verdict:
     return Verdict(answer, sacre_scores([answer], [item.truth])["rouge_l_f"])
 
 
-def _texts_together(records: Records) -> dict[str, float]:
+def _texts_together(records: Records) -> dict[str, Figure]:
     """Retrieval among the references of these items, which judges; n-gram scores, for comparison with papers only."""
     said = [str(record["parsed"] or "") for record in records]
-    true = [_references(record["truth"]) for record in records]
-    figures: dict[str, float] = {}
-    if len(records) > 1:
-        embed = _embedder()
-        found, how = retrieval_scores(said, true, embed=embed), {"minilm": "MiniLM", "tf-idf": "TF-IDF"}[embed]
-        figures = {
-            f"R@1 of the own ({how})": found["r1"], f"R@10 of the own ({how})": found["r10"],
-            f"own minus other similarity ({how})": found["own_minus_other"],
-        }  # fmt: skip
-    grams = sacre_scores([text or "." for text in said], true)
-    names = {"sacre_bleu1": "BLEU-1", "sacre_bleu4": "BLEU-4", "rouge_l_f": "ROUGE-L"}
-    return figures | {f"{name} (for comparison with papers only)": grams[key] for key, name in names.items()}
+    return judged(said, [_references(record["truth"]) for record in records])
 
 
-@lru_cache(maxsize=1)
-def _embedder() -> str:
-    """MiniLM, or where its weights cannot be had (asked once: it takes a minute to give up) the words alone."""
-    try:
-        minilm(["music"])
-    except WeightsError as error:
-        LOG.warning("captions are compared by TF-IDF, for the weights of MiniLM cannot be had: %s", error)
-        return "tf-idf"
-    return "minilm"
+def _caption(answer: str, item: Item) -> Verdict:
+    """Whether it finds its own track among all of the set; see `Benchmark.items`."""
+    answer = answer.strip()
+    found = item.meta["tracks"].figures([answer], [item.meta["track"]])
+    figures = {name: value[0] if answer else 0.0 for name, value in found.items()}
+    return Verdict(answer or None, figures.pop(next(iter(figures))), figures)
+
+
+def _captions_together(records: Records) -> dict[str, Figure]:
+    if len(records) < 2:
+        return {}
+    said = [str(record["parsed"] or "") for record in records]
+    return for_comparison(said, [_references(record["truth"]) for record in records])
 
 
 def _references(truth: Any) -> Sequence[str]:
@@ -162,6 +152,10 @@ SCORERS: dict[str, Scorer] = {
     "number": Scorer("the one number", _number, guess=lambda item: str(item.truth)),
     "order": Scorer("Kendall's tau of the order", _order, guess=lambda item: None),
     "tags": Scorer("F1 of tags", _tags, tokens=128, overall=_tags_together, guess=lambda item: None),
+    "caption": Scorer(
+        "R@1: nearest to what people wrote of the own track, among all of the set", _caption, tokens=128,
+        overall=_captions_together, guess=lambda item: None, version="2",
+    ),
     "text": Scorer(
         "ROUGE-L, for comparison only; judged by retrieval", _text, tokens=128, overall=_texts_together,
         guess=lambda item: None,

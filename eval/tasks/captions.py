@@ -1,8 +1,8 @@
 """Describe this music. Scored by the facts that the description states: key, metre, tempo, instruments.
 
 The score is F1 of precision (of what is stated, how much is true) and recall (of what is true, how much is stated),
-each fact read and judged as in the task of its name, instruments by family. Captions of people, who use other words,
-are judged by `mllm.eval.metrics.facts_in_text`.
+each fact read and judged as in the task of its name, instruments by family. Beside it stand the claims in other words
+(`mllm.eval.metrics.facts_in_text`), whether a description finds its own clip, and n-gram scores.
 """
 
 from __future__ import annotations
@@ -12,9 +12,10 @@ import re
 from collections.abc import Callable
 from typing import Any
 
+from mllm.eval.caption_figures import judged
 from mllm.eval.item import Item
-from mllm.eval.row_tasks import row_task
-from mllm.eval.task import Verdict
+from mllm.eval.row_tasks import answer_of, row_task
+from mllm.eval.task import Figure, Verdict
 from mllm.eval.tasks import instrument, key, metre, tempo
 from mllm.rows import Row
 
@@ -37,7 +38,9 @@ def stated(text: str) -> frozenset[tuple[str, Any]]:
 
 def truth(row: Row) -> dict[str, Any] | None:
     facts, asked = row.get("facts") or {}, (*_READERS, "instruments")
-    return {name: facts[name] for name in asked} if set(asked) <= facts.keys() else None
+    if not set(asked) <= facts.keys():
+        return None
+    return {name: facts[name] for name in asked} | {"caption": answer_of(row)}
 
 
 def holds(name: str, value: Any, true: dict[str, Any]) -> bool:
@@ -57,7 +60,12 @@ def score(answer: str, item: Item) -> Verdict:
     return Verdict(sorted(map(list, said)) if said else None, f1, {"precision": precision, "recall": recall})
 
 
+def together(records: list[dict[str, Any]]) -> dict[str, Figure]:
+    said, truths = [str(record["answer"] or "") for record in records], [record["truth"] for record in records]
+    return judged(said, [[truth["caption"]] for truth in truths], truths)
+
+
 TASK = row_task(
     "captions", "captions (F1 of the facts in them)", "describe".__eq__, truth, score, max_new_tokens=80, most=150,
-    guess=lambda item: str(item.meta["row"]["messages"][-1]["content"]),
+    guess=lambda item: str(item.truth["caption"]), overall=together, version="2",
 )  # fmt: skip

