@@ -34,6 +34,26 @@ def test_recall_grows_with_the_length_of_an_answer() -> None:
 
 
 @needs_java
+def test_cider_by_hand() -> None:
+    # Vedantam et al. (2015), CIDEr-D: ten times the mean over n = 1 to 4 of the cosines of TF-IDF weighted n-grams.
+    # All n-grams here stand in one set of references of two, or in none, so all weigh log 2. "flute solo" is its
+    # reference: (1 + 1 + 0 + 0) / 4. "loud flute" shares one word of two: (1/2 + 0 + 0 + 0) / 4.
+    scores = coco_scores(["flute solo", "loud flute"], [["flute solo"], ["loud drums"]])
+    assert scores["cider"] == pytest.approx(10 * (2 / 4 + 0.5 / 4) / 2)
+
+
+@needs_java
+def test_meteor_by_hand() -> None:
+    # Denkowski and Lavie (2014): alpha 0.85, beta 0.2, gamma 0.6, and all words here are content words (delta cancels).
+    # "drums loud" has both words of "loud drums" in two chunks: 1 - 0.6 (2/2)^0.2.
+    assert coco_scores(["drums loud"], [["loud drums"]])["meteor"] == pytest.approx(0.4)
+    # "loud drums" of "loud drums play": P = 1, R = 2/3, one chunk of two words
+    mean = (2 / 3) / (0.85 * 1 + 0.15 * 2 / 3)
+    part = coco_scores(["loud drums"], [["loud drums play"]])["meteor"]
+    assert part == pytest.approx(mean * (1 - 0.6 * (1 / 2) ** 0.2), abs=1e-4)
+
+
+@needs_java
 def test_coco_scores_of_equal_and_of_strange_captions() -> None:
     references = [["a calm piano piece", "slow piano"], ["loud drums and guitars play"]]
     same = coco_scores(["a calm piano piece", "loud drums and guitars play"], references)
