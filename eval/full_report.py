@@ -4,11 +4,13 @@
 
 asks all tasks of ours under every control and beside the language model without ears, with the classical tools and the
 tower's methods, and then with labelled clips in the prompt. `OUTPUT/tasks` is what `mllm eval` writes,
-`OUTPUT/in_context` what `mllm.eval.in_context` writes, `OUTPUT/report.md` both tables and the time of each part.
+`OUTPUT/in_context` what `mllm.eval.in_context` writes, `OUTPUT/report.md` and `report.html` both with the curves
+(`in_context.svg`) and the time of each part.
 """
 
 from __future__ import annotations
 
+import html
 import json
 import time
 from collections.abc import Callable, Sequence
@@ -22,6 +24,7 @@ from mllm.errors import MllmError
 from mllm.eval import in_context
 from mllm.eval.baselines import with_baselines
 from mllm.eval.commands import command, named, unless
+from mllm.eval.html_report import inline, write_report
 from mllm.eval.run import evaluate
 from mllm.eval.task import EvalError
 from mllm.eval.tasks import OURS, TASKS
@@ -36,6 +39,8 @@ FIT_CLIPS = 400
 PROBED = ("instrument", "key", "tempo", "metre")
 """Tasks that the tower's features are probed for."""
 UNTUNED = "text:smollm2"
+FIGURE = "in_context.svg"
+SHOWN = "What examples in the prompt are worth"
 console = Console(stderr=True)
 
 
@@ -100,7 +105,7 @@ def measure(
         finally:  # a part that was stopped has cost what it has cost
             _add_seconds(output, name, time.perf_counter() - begun)
     found["seconds"] = _seconds(output)
-    write_whole(output / "report.md", _markdown(found, output))
+    _write(found, output, data)
     return found
 
 
@@ -115,12 +120,29 @@ def _add_seconds(output: Path, part: str, seconds: float) -> None:
     write_whole(output / "seconds.json", json.dumps(known) + "\n")
 
 
+def _write(found: dict[str, Any], output: Path, data: Path) -> None:
+    """report.md and report.html, with the curves beside the one and in the other."""
+    curves = (output / "in_context" / FIGURE).read_bytes()
+    write_whole(output / FIGURE, curves)
+    write_whole(output / "report.md", _markdown(found, output))
+    examples = html.escape((output / "in_context" / "table.md").read_text(encoding="utf-8"))
+    extra = (
+        f"<h2>Examples in the prompt</h2>\n<p>Minutes, all runs together: {_minutes(found)}.</p>\n"
+        f"<figure>{inline(curves.decode(), SHOWN)}</figure>\n<pre>{examples}</pre>"
+    )
+    lines = (output / "tasks" / "results.jsonl").read_text(encoding="utf-8").splitlines()
+    write_report(output / "report.html", found["tasks"], [json.loads(line) for line in lines], data, extra)
+
+
+def _minutes(found: dict[str, Any]) -> str:
+    return ", ".join(f"{name} {seconds / 60:.1f}" for name, seconds in found["seconds"].items())
+
+
 def _markdown(found: dict[str, Any], output: Path) -> str:
-    took = ", ".join(f"{name} {seconds / 60:.1f}" for name, seconds in found["seconds"].items())
     tables = [(output / name / "table.md").read_text(encoding="utf-8") for name in ("tasks", "in_context")]
     return "\n".join(
-        [f"# {found['tasks']['run']['model']}", "", f"Minutes, all runs together: {took}.", "", "## Tasks", "",
-         tables[0], "## Examples in the prompt", "", tables[1]]
+        [f"# {found['tasks']['run']['model']}", "", f"Minutes, all runs together: {_minutes(found)}.", "",
+         "## Tasks", "", tables[0], "## Examples in the prompt", "", f"![{SHOWN}]({FIGURE})", "", tables[1]]
     )  # fmt: skip
 
 

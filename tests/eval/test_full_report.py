@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+import re
+import shlex
 from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
 
-from mllm.eval.full_report import measure
+from mllm.eval.full_report import SHOWN, measure
 from mllm.eval.task import EvalError
 
 RATE = 8000
@@ -44,6 +46,15 @@ def test_everything_stands_in_one_report_and_is_asked_once(tones, tmp_path):
     assert set(found["in_context"]["curves"]) == {"ordinary", "made-up", "changing"}
     report = (tmp_path / "report.md").read_text()
     assert "instrument (16 families)" in report and "## Examples in the prompt" in report
+    (linked,) = re.findall(r"!\[.*?\]\((.*?)\)", report)
+    curves = (tmp_path / linked).read_text()
+    assert curves == (tmp_path / "in_context" / "in_context.svg").read_text()
+    page = (tmp_path / "report.html").read_text()
+    shown = page[page.index(f'aria-label="{SHOWN}"') :]
+    assert curves[curves.index("<defs>") :].strip() in shown and "“Says the last label”" in shown
+    assert "<?xml" not in page and 'id="instrument"' in page
+    command = shlex.split(found["tasks"]["run"]["command"])
+    assert command[:3] == ["python", "-m", "mllm.eval.full_report"] and "--beside" in command and "" in command
     answers = [tmp_path / "tasks" / "answers.jsonl", tmp_path / "in_context" / "plain" / "answers.jsonl"]
     before = [file.read_bytes() for file in answers]
     again = measure("constant:flute", tones, tmp_path, 4, **settings)
