@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 # Projections that read what comes into their module, not what the projection before them in it made.
@@ -22,7 +23,7 @@ class Flops:
     """Floating-point operations, a multiplication and an addition counted as two.
 
     Model FLOPs as in PaLM's appendix B (Chowdhery et al. 2022): what gradient checkpointing recomputes and what is
-    spent on padding, norms and activation functions is left out. So is the tower, whose features come from the cache.
+    spent on padding, norms and activation functions is left out. So is a tower whose features come from the cache.
     """
 
     token_forward: float
@@ -34,6 +35,9 @@ class Flops:
     window_forward: float
     """The projector, for one window of audio; 0 where the model has none."""
     window_backward: float
+    tower_forward: float
+    """Products and convolutions of the tower, for one window of audio; 0 where it does not run in every step."""
+    tower_backward: float
     pair_forward: float
     """One layer's attention of one position to another: scores and values over all heads."""
     full_layers: int
@@ -58,22 +62,23 @@ class Flops:
         return (
             tokens * (self.token_forward + self.token_backward + sum(self.attention(context)))
             + supervised * (self.supervised_forward + self.supervised_backward)
-            + windows * (self.window_forward + self.window_backward)
+            + windows * (self.window_forward + self.window_backward + self.tower_forward + self.tower_backward)
         )
 
 
-def estimate_flops(model: nn.Module) -> Flops:
+def estimate_flops(model: nn.Module, window: torch.Tensor | None = None) -> Flops:
     """What one token, one supervised token and one window of audio cost in training.
 
     Args:
         model: a causal language model of transformers, or `MusicLMForConditionalGeneration`; also under peft's LoRA and
             with quantised linear layers. What is trained is read from `requires_grad`. Experts that are no linear
             layers (fused mixtures) are not counted.
+        window: [1, …] a window as the tower takes it, where the tower runs in every step; it is run once on it.
     """
     base: Any = model.get_base_model() if hasattr(model, "get_base_model") else model
     decoder, head = base.get_decoder(), base.get_output_embeddings()
     projector = getattr(getattr(base, "model", None), "projector", None)
-    body = _Walk(projector is not None and _is_trained(projector))
+    body = _Walk(projector is not None and (_is_trained(projector) or _is_trained(base.model.audio_tower)))
     body.visit(decoder, "", body.trained)
     top = _Walk(body.trained)
     if head is not None:
@@ -82,7 +87,12 @@ def estimate_flops(model: nn.Module) -> Flops:
     heads = config.num_attention_heads
     kinds = getattr(config, "layer_types", None) or ["full_attention"] * config.num_hidden_layers
     bounded = sum(kind in ("sliding_attention", "chunked_attention") for kind in kinds)
-    window_forward, window_backward = _projector_flops(projector, base.config) if projector is not None else (0.0, 0.0)
+    window_forward = window_backward = tower_forward = tower_backward = 0.0
+    if projector is not None:
+        tower = base.model.audio_tower
+        window_forward, window_backward = _projector_flops(projector, base.config, _is_trained(tower))
+        if window is not None:
+            tower_forward, tower_backward = _tower_flops(tower, window)
     return Flops(
         token_forward=body.forward,
         token_backward=body.backward,
@@ -90,6 +100,8 @@ def estimate_flops(model: nn.Module) -> Flops:
         supervised_backward=top.backward,
         window_forward=window_forward,
         window_backward=window_backward,
+        tower_forward=tower_forward,
+        tower_backward=tower_backward,
         pair_forward=4.0 * heads * (getattr(config, "head_dim", None) or config.hidden_size // heads),
         full_layers=kinds.count("full_attention"),
         sliding_layers=bounded,
@@ -144,15 +156,31 @@ def _shape(module: Any) -> tuple[int, int] | None:
     return (module.nx, module.nf) if type(module).__name__ == "Conv1D" else None  # GPT-2's
 
 
-def _projector_flops(projector: nn.Module, config: Any) -> tuple[float, float]:
+def _projector_flops(projector: nn.Module, config: Any, tower_learns: bool) -> tuple[float, float]:
     """Counted on a copy without memory, so neither the weights nor the stream of random numbers are touched."""
     ghost = copy.deepcopy(projector).to("meta").train()
-    frames = torch.empty(1, config.window_frames, config.audio_config.hidden_size, device="meta")
+    frames = torch.empty(
+        1, config.window_frames, config.audio_config.hidden_size, device="meta", requires_grad=tower_learns
+    )
     with torch.enable_grad(), FlopCounterMode(display=False) as counter:
         out = ghost(frames)
         forward = counter.get_total_flops()
         if out.requires_grad:
             out.sum().backward()
+    return float(forward), float(counter.get_total_flops() - forward)
+
+
+def _tower_flops(tower: nn.Module, window: torch.Tensor) -> tuple[float, float]:
+    """Counted on the tower itself, which draws no random numbers; many towers do not run without memory."""
+    first = next(tower.parameters(), window)
+    learned = [parameter for parameter in tower.parameters() if parameter.requires_grad]
+    mixed = torch.autocast(first.device.type, torch.bfloat16, enabled=first.dtype == torch.bfloat16)
+    # torch counts attention where it is plain products, which its kernel for the CPU is not
+    with torch.enable_grad(), mixed, sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+        out = tower(window.to(first.device)).last_hidden_state
+        forward = counter.get_total_flops()
+        if out.requires_grad:  # not `backward`, which would leave gradients for the first step
+            torch.autograd.grad(out.float().sum(), learned, allow_unused=True)
     return float(forward), float(counter.get_total_flops() - forward)
 
 

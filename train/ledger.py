@@ -6,6 +6,7 @@ what led to the weights. Work that was lost after the last checkpoint is not in 
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import platform
 import resource
@@ -16,6 +17,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+import psutil
 import torch
 from torch import distributed, nn
 from transformers import TrainerCallback
@@ -24,6 +26,8 @@ from mllm.train.counts import Counts
 from mllm.train.flops import Flops, estimate_flops, gemm_peak, gemm_shapes
 
 POWERCAP = Path("/sys/class/powercap")
+LOOKS = 2.0
+"""Seconds at least between two looks at the memory of processes that read batches."""
 MIB = 2**20
 
 
@@ -68,7 +72,7 @@ class Nvml:
     """Energy of one NVIDIA GPU, from the counter that its driver keeps (Volta and later).
 
     Raises:
-        Exception: no package pynvml, no driver, or a GPU without the counter.
+        Exception: no package pynvml (of the extra `train`), no driver, or a GPU without the counter.
     """
 
     def __init__(self, device: torch.device):
@@ -97,6 +101,15 @@ def find_meters(device: torch.device, first_on_machine: bool, root: Path = POWER
     return meters
 
 
+def workers_memory() -> int:
+    """Bytes that the processes which read batches for this one have for themselves, beside what they share with it."""
+    own = 0
+    for worker in multiprocessing.active_children():
+        with suppress(psutil.Error):  # it has just ended, or this system keeps it to itself
+            own += psutil.Process(worker.pid).memory_full_info().uss
+    return own
+
+
 class CostLedger(TrainerCallback):
     """Keeps the cost of a run; add it before every callback that reads `cost()` in `on_save`.
 
@@ -106,15 +119,21 @@ class CostLedger(TrainerCallback):
     Args:
         counts: of this process, for this part of the run: from zero, also after a resume.
         model: what is trained, as for `estimate_flops`; None leaves FLOPs out.
+        window: a window as the tower takes it, where the tower runs in every step.
         peak_seconds: how long the GEMM peak is measured when training begins; 0 leaves it out.
         powercap: where Linux shows RAPL's counters.
     """
 
     def __init__(
-        self, counts: Counts, model: nn.Module | None, peak_seconds: float = 0.5, powercap: Path = POWERCAP
+        self,
+        counts: Counts,
+        model: nn.Module | None,
+        window: torch.Tensor | None = None,
+        peak_seconds: float = 0.5,
+        powercap: Path = POWERCAP,
     ) -> None:
         self.counts, self.peak_seconds, self.powercap = counts, peak_seconds, powercap
-        self.flops: Flops | None = estimate_flops(model) if model is not None else None
+        self.flops: Flops | None = estimate_flops(model, window) if model is not None else None
         self.config: Any = getattr(model, "config", None)
         self.before: dict[str, Any] = {}
         self.steps, self.device, self.dtype = 0, torch.device("cpu"), torch.float32
@@ -123,6 +142,7 @@ class CostLedger(TrainerCallback):
         self._began = self._ended = self._step_ended = None  # type: float | None
         self._gap_is_aside, self._aside, self._mark = False, 0.0, (0.0, 0.0)
         self._records: list[dict[str, Any]] = []
+        self._waited, self._workers, self._looked = 0.0, 0, -LOOKS
         self.encoding_seconds = 0.0
         """What the tower took before the run, for features that were not in the cache."""
 
@@ -144,6 +164,7 @@ class CostLedger(TrainerCallback):
         # a resumed run first skips the batches it knows: that, too, is a gap
         self._began = self._step_ended = time.monotonic()
         self._ended, self._gap_is_aside, self._aside, self._mark = None, True, 0.0, (0.0, 0.0)
+        self._waited = 0.0
 
     def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """What lay between two steps is over."""
@@ -152,9 +173,12 @@ class CostLedger(TrainerCallback):
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Count the step; sum over processes before a save."""
         self.steps = state.global_step
-        self._step_ended, self._gap_is_aside = time.monotonic(), False
+        now = time.monotonic()
+        self._step_ended, self._gap_is_aside = now, False
         for meter in self.meters:
             meter.read()
+        if now - self._looked >= LOOKS:
+            self._workers, self._looked = max(self._workers, workers_memory()), now
         if control.should_save:
             self.gather()  # for whatever is written with the weights, before `on_save`
 
@@ -188,6 +212,22 @@ class CostLedger(TrainerCallback):
         if self._step_ended is not None:
             self._step_ended += spent  # else the gap until the next step would count it once more
 
+    def waiting(self, batches: Iterator[Any]) -> Iterator[Any]:
+        """The same batches; what the loop waits for them is counted.
+
+        But for the first one, and the first behind an evaluation or a save: that time is counted as theirs.
+        """
+        while True:
+            began = time.monotonic()
+            try:
+                batch = next(batches)
+            except StopIteration:
+                return
+            finally:
+                if not self._gap_is_aside:
+                    self._waited += time.monotonic() - began
+            yield batch
+
     def _gap(self) -> float:
         # an evaluation and a save are told of when they are over; they lie between two steps
         return time.monotonic() - self._step_ended if self._gap_is_aside and self._step_ended is not None else 0.0
@@ -219,9 +259,10 @@ class CostLedger(TrainerCallback):
     def cost(self) -> dict[str, Any]:
         """The ledger. With several processes: as of the last `gather`, on any of them. Units stand in the names.
 
-        Speeds leave out `seconds_evaluating_and_saving`, to which a resumed run's way to its first step belongs.
-        `peak_memory_mib` is the largest process's; `share_of_gemm_peak` relates the FLOPs a second to the sum of the
-        peaks that the processes measured; what this platform does not tell is None.
+        Speeds leave out `seconds_evaluating_and_saving`, to which the way to a run's first step belongs, but not
+        `seconds_waiting_for_data`, which are those of the process that waits longest. `peak_memory_mib` is the largest
+        process's, with what those that read its batches have for themselves. `share_of_gemm_peak` relates the FLOPs a
+        second to the sum of the peaks that the processes measured; what this platform does not tell is None.
         """
         if _world_size() == 1 or not self._records:
             self._records = [self._record()]  # no gather: whoever asks may be one process of several
@@ -239,6 +280,7 @@ class CostLedger(TrainerCallback):
             "seconds": round(seconds, 3),
             "seconds_evaluating_and_saving": round(aside, 3),
             "seconds_encoding_before": round(before.get("seconds_encoding_before", 0) + self.encoding_seconds, 3),
+            "seconds_waiting_for_data": round(before.get("seconds_waiting_for_data", 0) + max(self._told("waited")), 3),
             **{name: round(total, 3) for name, total in totals.items()},
             "padding_share": round(totals["padding"] / places, 4) if places else 0.0,
             "rows_a_second": round(totals["rows"] / active, 3) if active > 0 else None,
@@ -260,7 +302,8 @@ class CostLedger(TrainerCallback):
         cuda = self.device.type == "cuda"
         return {
             **self.counts.totals(),
-            "memory": rss,
+            "memory": rss + self._workers / MIB,
+            "waited": self._waited,
             "gpu_memory": torch.cuda.max_memory_allocated(self.device) / MIB if cuda else None,
             "joules": sum(meter.read() for meter in self.meters) if self.meters else None,
             "meters": [meter.source for meter in self.meters],

@@ -123,8 +123,10 @@ def show(value: Any, kind: str = "") -> str:
         return "–"
     if not number:
         return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-    if kind in ("time", "share"):
-        return str(timedelta(seconds=round(value))) if kind == "time" else f"{value:.1%}"
+    if kind == "time":
+        return str(timedelta(seconds=round(value))) if value >= 60 else f"{value:.3g} s"
+    if kind == "share":
+        return f"{value:.1%}"
     if kind == "count" and (isinstance(value, int) or 1e3 <= abs(value) < 1e6):
         return f"{value:,.0f}"
     return str(value) if isinstance(value, int) else f"{value:.4g}"

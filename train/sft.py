@@ -1,11 +1,11 @@
 """Supervised fine-tuning: projector and language model learn to answer about what the tower hears.
 
-    accelerate launch -m mllm.train.sft CONFIG.yaml --output_dir DIR
-    accelerate launch --config_file train/accelerate/ddp.yaml -m mllm.train.sft CONFIG.yaml --output_dir DIR
+    accelerate launch -m mllm.train.sft CONFIG.yaml [--output_dir DIR]
+    accelerate launch --config_file train/accelerate/ddp.yaml -m mllm.train.sft CONFIG.yaml [--output_dir DIR]
 
-Stops and goes on: called again with the same folder, it resumes from the last checkpoint there, and Ctrl-C saves one
-first. `mllm ask --model DIR` loads the result; `provenance.json` beside it says what went into it and what it cost, and
-`report.html` how it went.
+The default folder is runs/ and the config's name. Stops and goes on: called again with the same folder, it resumes from
+the last checkpoint there, and Ctrl-C saves one first. `mllm ask --model DIR` loads the result; `provenance.json` beside
+it says what went into it and what it cost, and `report.html` how it went.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+import numpy as np
 import torch
 from accelerate import PartialState
 from safetensors import SafetensorError
@@ -112,7 +113,7 @@ def train(config: TrainConfig, output_dir: str | Path) -> dict[str, Any]:
     if cache and cuda and not config.data.streaming:
         # from here on workers ask it: for silence, or for what was evicted meanwhile
         cache.tower = copy.deepcopy(tower).cpu()
-    ledger = CostLedger(Counts(), model)
+    ledger = CostLedger(Counts(), model, None if cache else _window(processor))
     ledger.encoding_seconds = cache.seconds if cache else 0.0
     ledger.restore(read_provenance(Path(last)).get("cost", {}) if last else {})
     record = RunRecord(config, base.config, processor, _describe(learn, config), ledger.cost)
@@ -139,8 +140,7 @@ def train(config: TrainConfig, output_dir: str | Path) -> dict[str, Any]:
     for callback in (stop, ledger, LocalTracker()):  # the ledger sums up before a save that a stop asks for
         trainer.add_callback(callback)
     replace_progress(trainer)
-    if config.samples.rows and check is not None and arguments.world_size == 1:
-        questions = list(islice(iter_rows(config.data.path, config.data.validation_split), config.samples.rows))
+    if questions := _questions(config) if arguments.world_size == 1 else []:
         trackers = trainer.callback_handler.callbacks
         answer = _answerer(trainer, processor, config.samples.max_new_tokens)
         every = config.samples.every or None
@@ -195,6 +195,15 @@ def _unsharded(arguments: TrainingArguments) -> Iterator[None]:
         plugin.set_deepspeed_weakref()
 
 
+def _questions(config: TrainConfig) -> list[Row]:
+    """The validation rows that are answered as the model learns, checked with or not."""
+    try:
+        return list(islice(iter_rows(config.data.path, config.data.validation_split), config.samples.rows))
+    except RowsError as error:
+        log.warning("no sample answers: %s", error)
+        return []
+
+
 def _answerer(trainer: MusicTrainer, processor: Any, max_new_tokens: int) -> Callable[[Row], str]:
     """What answers the last user turn of a row, as the model is at that moment."""
 
@@ -206,6 +215,13 @@ def _answerer(trainer: MusicTrainer, processor: Any, max_new_tokens: int) -> Cal
             return str(speaker.chat(row["messages"][: last + 1], max_new_tokens=max_new_tokens))
 
     return answer
+
+
+def _window(processor: Any) -> torch.Tensor:
+    """A window of silence as the tower takes it, to count what the tower does with one."""
+    extractor = processor.feature_extractor
+    silence = np.zeros(extractor.window_samples, np.float32)
+    return torch.from_numpy(extractor([silence], sampling_rate=extractor.sampling_rate)["input_features"][:1])
 
 
 def _cache(config: TrainConfig, tower: Any, processor: Any) -> FeatureCache | None:
@@ -251,10 +267,10 @@ def _describe(learn: InstructionDataset | PackStream, config: TrainConfig) -> di
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Command line: CONFIG.yaml --output_dir DIR."""
+    """Command line: CONFIG.yaml [--output_dir DIR]."""
     from mllm.train.command_line import run
 
-    run(train, __doc__, arguments)
+    run(train, __doc__, arguments, folder_by_name=True)
 
 
 if __name__ == "__main__":

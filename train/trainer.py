@@ -176,6 +176,10 @@ class MusicTrainer(Trainer):
             worker_init_fn=partial(leave_stops_to_the_trainer, None),
         )
 
+    def get_batch_samples(self, epoch_iterator: Iterator[Any], *args: Any, **kwargs: Any) -> Any:
+        """As in the Trainer; the ledger looks how long the batches are waited for."""
+        return super().get_batch_samples(self.ledger.waiting(epoch_iterator), *args, **kwargs)
+
     def _get_dataloader(self, *args: Any, **kwargs: Any) -> DataLoader:
         loader: Any = super()._get_dataloader(*args, **kwargs)
         inner = getattr(loader, "base_dataloader", loader)  # accelerate's stands around torch's

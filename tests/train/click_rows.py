@@ -36,6 +36,7 @@ def click_settings(folder: Path) -> dict[str, Any]:
         "lora": {"rank": 2, "alpha": 4, "dropout": 0.0},
         "data": {"path": str(folder / "rows.jsonl"), "feature_cache": str(folder / "features")},
         "packing": {"tokens": 120},
+        "samples": {"rows": 0},
         "training": {
             "max_steps": 4,
             "save_steps": 2,

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import time
 
+import numpy as np
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
 from tiny import TEXT_CONFIGS, tiny_model
+from tiny_hubert import save_tiny_hubert
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import AutoModelForCausalLM
@@ -46,6 +48,31 @@ def test_flops_of_a_window_of_audio(tmp_path, projector) -> None:
     model.requires_grad_(False)
     flops = estimate_flops(model)
     assert (flops.token_backward, flops.supervised_backward, flops.window_backward) == (0, 0, 0)
+
+
+@pytest.mark.parametrize("learns", [False, True])
+def test_flops_of_a_tower_that_runs_in_every_step(tmp_path, learns) -> None:
+    model, processor = tiny_model(tmp_path / "text", tower=save_tiny_hubert(tmp_path / "hubert"))
+    tuned: torch.nn.Module = model
+    if learns:
+        targets = r".*audio_tower.*(q_proj|k_proj|v_proj|out_proj)"
+        tuned = get_peft_model(model, LoraConfig(r=4, target_modules=targets))
+    extractor = processor.feature_extractor
+    silence = np.zeros(extractor.window_samples, np.float32)
+    window = torch.as_tensor(extractor([silence], sampling_rate=extractor.sampling_rate)["input_features"])
+    random = torch.get_rng_state()
+    alone, with_tower = estimate_flops(tuned), estimate_flops(tuned, window)
+    assert torch.equal(random, torch.get_rng_state())
+    # its layers by hand: projections and the two feed-forward layers, scores and values; before them its convolutions
+    frames, size, inner = extractor.window_samples // 320 - 1, 32, 48
+    layer = 2 * frames * (4 * size * size + 2 * size * inner) + 4 * frames * frames * size
+    assert (alone.tower_forward, alone.tower_backward) == (0, 0)
+    assert with_tower.tower_forward > 2 * layer
+    assert with_tower.tower_backward > layer if learns else with_tower.tower_backward == 0
+    assert with_tower.total(0, 0, 3, 1) - alone.total(0, 0, 3, 1) == pytest.approx(
+        3 * (with_tower.tower_forward + with_tower.tower_backward)
+    )
+    assert all(parameter.grad is None for parameter in tuned.parameters())
 
 
 def test_sliding_layers_see_their_window_alone() -> None:

@@ -83,12 +83,27 @@ def test_gradient_checkpointing_computes_again_and_changes_nothing(settings, tmp
 @pytest.mark.parametrize("bf16", [False, True])
 def test_answers_and_task_losses_of_the_validation_rows_are_kept(settings, tmp_path, bf16):
     training = settings["training"] | {"eval_strategy": "steps", "eval_steps": 2, "bf16": bf16}
-    train(TrainConfig(**{**settings, "training": training}, samples={"rows": 2, "max_new_tokens": 2}), tmp_path)
+    train(TrainConfig(**settings | {"training": training, "samples": {"rows": 2, "max_new_tokens": 2}}), tmp_path)
     metrics = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     checked = [entry for entry in metrics if "eval_loss" in entry]
     assert len(checked) == 2 and all(e["eval_loss"] == pytest.approx(e["eval_loss_task/tempo"]) for e in checked)
     samples = [json.loads(line) for line in (tmp_path / "samples.jsonl").read_text().splitlines()]
     assert {s["truth"] for s in samples} == {"60"} and not any(s.get("error") for s in samples)
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+def test_samples_are_answered_though_nothing_is_evaluated(settings, tmp_path, caplog, streaming):
+    data = settings["data"] | {"streaming": streaming}
+    changed = {"samples": {"rows": 1, "every": 3, "max_new_tokens": 2}, "data": data}
+    train(TrainConfig(**settings | changed), tmp_path)
+    assert [(line["step"], line["truth"]) for line in read_lines(tmp_path / "samples.jsonl")] == [(3, "60"), (4, "60")]
+    assert not any("eval_loss" in line for line in read_lines(tmp_path / "metrics.jsonl"))
+    own = tmp_path / "rows.jsonl"
+    talk = [{"role": "user", "content": "How fast?"}, {"role": "assistant", "content": "60"}]
+    own.write_text(json.dumps({"messages": talk}))
+    alone = {"samples": {"rows": 1}, "data": data | {"path": str(own)}}
+    train(TrainConfig(**settings | alone), tmp_path / "alone")
+    assert "no sample answers: " in caplog.text and "no row of split 'validation'" in caplog.text
 
 
 def test_a_stream_goes_on_where_its_checkpoint_ends(settings, tmp_path):
@@ -167,7 +182,7 @@ def test_the_best_of_weights_alone_is_what_a_run_leaves(settings, tmp_path, capl
     """Best by a measure that falls, so that it is the first checkpoint and not the last."""
     rate = {"eval_strategy": "steps", "eval_steps": 2, "metric_for_best_model": "eval_loss", "greater_is_better": True}
     best = {**rate, "save_only_model": True, "load_best_model_at_end": True, "learning_rate": 1e-3}
-    config = TrainConfig(**{**settings, "training": settings["training"] | best}, method=method, samples={"rows": 0})
+    config = TrainConfig(**{**settings, "training": settings["training"] | best}, method=method)
     train(config, tmp_path)
     name = "projector.safetensors" if method == "projector" else "adapter_model.safetensors"
     left, first, last = (load_file(folder / name) for folder in (tmp_path, *sorted(tmp_path.glob("checkpoint-*"))))
@@ -242,6 +257,38 @@ def test_kernels_of_attention_agree(settings, tmp_path):
     assert losses(tmp_path / "eager") == pytest.approx(losses(tmp_path / "sdpa"), abs=1e-4)
     assert losses(tmp_path / "grouped") == pytest.approx(losses(tmp_path / "sdpa"), abs=1e-4)
     assert read_provenance(tmp_path / "grouped")["cost"]["padding_share"] == 0
+
+
+def test_half_precision_learns_what_full_precision_does(settings, tmp_path):
+    for bf16 in (False, True):
+        training = settings["training"] | {"bf16": bf16, "max_steps": 8, "learning_rate": 1e-3}
+        train(TrainConfig(**settings | {"training": training}), tmp_path / str(bf16))
+    exact, half = losses(tmp_path / "False"), losses(tmp_path / "True")
+    assert half == pytest.approx(exact, rel=0.02) and half != exact
+    apart = max(abs(one - other) for one, other in zip(half, exact, strict=True))
+    assert exact[0] - exact[-1] > 5 * apart, "far more is learned than the two differ by"
+
+
+@pytest.mark.slow
+def test_compiled_layers_compute_the_same(settings, tmp_path):
+    for on in (False, True):
+        train(TrainConfig(**settings, compile_layers=on), tmp_path / str(on))
+    assert losses(tmp_path / "True") == pytest.approx(losses(tmp_path / "False"), abs=1e-4)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="these kernels run on a GPU")
+@pytest.mark.parametrize(
+    ("package", "changed"),
+    [("liger_kernel", {"liger": True}), ("flash_attn", {"model": {"attention": "flash_attention_2"}})],
+)
+def test_kernels_of_gpus_learn_what_others_do(settings, tmp_path, package, changed):
+    pytest.importorskip(package)
+    plain = settings | {"model": settings["model"] | {"attention": "sdpa"}}
+    plain["training"] = settings["training"] | {"bf16": True, "max_steps": 8}
+    own = {name: plain["model"] | value if name == "model" else value for name, value in changed.items()}
+    train(TrainConfig(**plain), tmp_path / "plain")
+    train(TrainConfig(**plain | own), tmp_path / "own")
+    assert losses(tmp_path / "own") == pytest.approx(losses(tmp_path / "plain"), rel=0.02)
 
 
 @pytest.mark.parametrize("why", ["it is for packed rows", "has sliding attention", "drops attention out"])
