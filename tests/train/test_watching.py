@@ -4,24 +4,32 @@ from __future__ import annotations
 
 import io
 import json
+import multiprocessing
 import os
 import pty
 import re
+import resource
 import subprocess
 import sys
+import time
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from rich.console import Console
 from small_run import LENGTH, ROW, run
 
+from mllm.provenance import read_provenance
+from mllm.train.collator import Collator
+from mllm.train.config import TrainConfig
 from mllm.train.counts import Counts
 from mllm.train.flops import estimate_flops
-from mllm.train.ledger import CostLedger, Rapl
+from mllm.train.ledger import MIB, CostLedger, Rapl
 from mllm.train.report import read_lines
+from mllm.train.sft import train
 from mllm.train.watching import LocalTracker, RichProgress, SampleAnswers, describe_row
 
 ROOT = Path(__file__).parents[2]
@@ -68,6 +76,32 @@ def test_ledger_adds_up(whole) -> None:
     assert cost["peak_memory_mib"] > 100 and cost["peak_gpu_memory_mib"] is None
     assert (cost["energy_joules"] is None) == (cost["energy_source"] is None)
     json.dumps(cost)
+
+
+def test_what_the_loop_waits_for_and_who_reads_its_batches_is_in_the_ledger(settings, tmp_path, monkeypatch) -> None:
+    """Batches that take a quarter of a second, read by a process that holds 200 MiB of its own."""
+    lay_out, ballast = Collator.__call__, []
+
+    def slowly(self, items):
+        time.sleep(0.25)
+        if not ballast and multiprocessing.parent_process() is not None:
+            ballast.append(np.ones(200 * MIB, np.uint8))
+        return lay_out(self, items)
+
+    def cost(name: str, **training: Any) -> dict[str, Any]:
+        steps = settings["training"] | {"save_strategy": "no", "max_steps": 8} | training
+        train(TrainConfig(**settings | {"training": steps}), tmp_path / name)
+        return read_provenance(tmp_path / name)["cost"]
+
+    at_once = cost("at once")
+    monkeypatch.setattr(Collator, "__call__", slowly)
+    here, elsewhere = cost("here"), cost("elsewhere", dataloader_num_workers=1)
+    assert 0 < at_once["seconds_waiting_for_data"] < here["seconds_waiting_for_data"]
+    # each of two epochs begins with two batches, of which the first epoch's are not counted, and ends without any
+    assert 1.5 <= here["seconds_waiting_for_data"] < here["seconds"] - here["seconds_evaluating_and_saving"]
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    assert 180 < elsewhere["peak_memory_mib"] - peak < 1000, "and not what it shares with this process"
+    assert "waiting for data" in (tmp_path / "here" / "report.md").read_text()
 
 
 def test_a_resumed_run_has_no_doubles_and_counts_on(tmp_path) -> None:
