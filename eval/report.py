@@ -97,10 +97,10 @@ def _extras(rows: list[dict[str, Any]], overall: Overall | None) -> dict[str, An
     for name, figure in (overall(rows) if overall else {}).items():
         if isinstance(figure, str):
             left_out[name] = figure
-        elif isinstance(figure, Sequence):
-            figures[name] = list(figure)
-        else:
+        elif isinstance(figure, (int, float)):
             whole[name] = figure
+        else:
+            figures[name] = list(figure)
     told: dict[str, dict[str, Any]] = {}
     by_items: dict[tuple[int, ...], list[str]] = {}
     for name, values in figures.items():
