@@ -44,17 +44,23 @@ def print_facts(
     file: ScoreFile,
     bars: Annotated[bool, typer.Option("--bars", help="What stands in each bar instead.")] = False,
     number: TuneNumber = None,
+    analysis: Annotated[
+        str | None, typer.Option(help="A Roman-numeral analysis of it in RomanText: its chords and cadences too.")
+    ] = None,
 ) -> None:
     """What is exactly true of a score, as JSON: key, metre, bars, range, intervals, note values, chords, form and more.
 
     mllm score facts tune.musicxml
+
+    mllm score facts chorale.mxl --analysis chorale.rntxt
 
     mllm score facts tune.abc --bars
     """
     from mllm.score import all_facts, bar_contents
 
     score = _notated(file, number)
-    found = bar_contents(score) if bars else all_facts(score)
+    told = _existing(analysis).read_text("utf-8", errors="replace") if analysis else None
+    found = bar_contents(score) if bars else all_facts(score, told)
     typer.echo(json.dumps(found, indent=1, ensure_ascii=False, default=str))
 
 

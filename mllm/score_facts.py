@@ -5,9 +5,18 @@
 
 from typing import TypedDict
 
+from mllm.errors import ScoreError
 from mllm.score_bars import bars_of_score, pitched, spelling_key
 from mllm.score_form import UNITS, Form, form
-from mllm.score_harmony import Cadence, WrittenChord, analysed_key, chord_symbols, written_cadences
+from mllm.score_harmony import (
+    Cadence,
+    Numeral,
+    WrittenChord,
+    analysed_key,
+    chord_symbols,
+    read_analysis,
+    written_cadences,
+)
 from mllm.score_melody import Motion, contour, intervals, largest_leap, melody_of, motion
 from mllm.score_rhythm import commonest_value, note_values, polyphony
 from mllm.score_types import Score
@@ -48,6 +57,7 @@ class AllFacts(Facts):
     polyphony: int
     mean_polyphony: float | None
     chord_symbols: list[WrittenChord] | None
+    roman_numerals: list[Numeral] | None
     cadences: list[Cadence] | None
     form: list[Form] | None
 
@@ -90,8 +100,13 @@ def facts(score: Score) -> Facts:
     )
 
 
-def all_facts(score: Score) -> AllFacts:
+def all_facts(score: Score, analysis: str | None = None) -> AllFacts:
     """The facts of a score: those of `facts`, and what is counted, compared or analysed. It loads music21.
+
+    Args:
+        score: what is asked about.
+        analysis: a Roman-numeral analysis of it by somebody, as RomanText, which says what chord symbols do not: each
+            chord in its key, and where phrases end.
 
     Each is defined where it is made, with its source:
 
@@ -103,12 +118,21 @@ def all_facts(score: Score) -> AllFacts:
     - `polyphony`: the most notes that sound at once; `mean_polyphony`: the mean while any does; see
       `score_rhythm.polyphony`.
     - `chord_symbols`: those written, with bar, beat and Roman numeral; see `score_harmony.chord_symbols`.
-    - `cadences`: of the chord symbols, where sections end; see `score_harmony.written_cadences`. None without symbols.
+    - `roman_numerals`: those of the analysis, with bar, beat and key; see `score_harmony.read_analysis`. None without.
+    - `cadences`: of the analysis, where its phrases end; see `score_harmony.cadences`. Without one, of the chord
+      symbols, where sections end; see `score_harmony.written_cadences`. None without either.
     - `form`: in letters, by units of 4 and of 8 bars, repeats played out; see `score_form.form`. None where there are
       not two units of either.
 
     What stands in each bar is longer than all of these: `score_bars.bar_contents`.
+
+    Raises:
+        ScoreError: `analysis` is not RomanText, or has bars that the score does not have.
     """
+    read = read_analysis(analysis) if analysis is not None else None
+    bars = {bar.number for bar in bars_of_score(score)}
+    if read and (beyond := {one["bar"] for one in read.numerals} - bars):
+        raise ScoreError(f"the analysis has a bar {min(beyond)}, the score has none: it is of another piece or edition")
     key = analysed_key(score)
     most, mean = polyphony(score)
     forms = [found for unit_bars in UNITS if (found := form(score, unit_bars))]
@@ -124,6 +148,7 @@ def all_facts(score: Score) -> AllFacts:
         polyphony=most,
         mean_polyphony=mean,
         chord_symbols=chord_symbols(score),
-        cadences=written_cadences(score),
+        roman_numerals=read.numerals if read else None,
+        cadences=read.cadences() if read else written_cadences(score),
         form=forms or None,
     )

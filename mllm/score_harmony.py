@@ -1,16 +1,19 @@
-"""Harmony of a score: the key by analysis, written chord symbols with their Roman numerals, cadences."""
+"""Harmony of a score: the key by analysis, chord symbols with their Roman numerals, analyses by others, cadences."""
 
 import re
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from itertools import groupby
-from typing import NamedTuple, TypedDict
+from typing import Any, NamedTuple, TypedDict
 
 from mllm.chord_symbols import to_music21
+from mllm.errors import ScoreError
 from mllm.score_bars import NEAR, bar_at, bars_of_score, pitched
 from mllm.score_form import section_ends
 from mllm.score_types import Key, Score
 
+_LONGEST_ANALYSIS = 300_000  # letters: an opera's
+_MOST_COPIED = 1000  # bars
 _STEPS = "CDEFGAB"
 _NUMERALS = ("I", "II", "III", "IV", "V", "VI", "VII")
 # music21's kind of chord -> upper or lower case, mark of quality, whether it has a seventh
@@ -58,6 +61,15 @@ class Chord(NamedTuple):
     key: str | None  # "F# minor"
 
 
+class Numeral(TypedDict):
+    """A chord of a Roman-numeral analysis; see `read_analysis`."""
+
+    bar: int
+    beat: float
+    roman: str
+    key: str | None
+
+
 class Cadence(TypedDict):
     """A cadence; see `cadences`."""
 
@@ -65,6 +77,18 @@ class Cadence(TypedDict):
     kind: str
     chords: list[str]
     key: str
+
+
+class Analysis(NamedTuple):
+    """A Roman-numeral analysis: its chords, and after how many of them each phrase ends."""
+
+    numerals: list[Numeral]
+    phrase_ends: list[int]
+
+    def cadences(self) -> list[Cadence]:
+        """See `cadences`."""
+        chords = [Chord(place, one["bar"], one["roman"], one["key"]) for place, one in enumerate(self.numerals)]
+        return cadences(chords, self.phrase_ends)
 
 
 def analysed_key(score: Score) -> AnalysedKey | None:
@@ -151,6 +175,57 @@ def roman_numeral(symbol: str, key: Key) -> str | None:
         raised -= 1
     numeral = _NUMERALS[degree] if upper else _NUMERALS[degree].lower()
     return ("#" * raised if raised > 0 else "b" * -raised) + numeral + quality + _FIGURES[seventh][inversion]
+
+
+def read_analysis(text: str) -> Analysis:
+    """A Roman-numeral analysis in the RomanText format (see `roman_numeral`), as the scholar wrote it.
+
+    Bars, beats (those that the analyst counts: two in 6/8), figures and keys are the text's own; a key holds until the
+    next one. A phrase ends at `||` and `:||`, and the last with the text. Bars given as others again (`m5-6 = m1-2`)
+    have the figures of those, in the key in force. Second readings (`m5var1`) are left out.
+
+    Raises ScoreError for what is not RomanText.
+    """
+    from music21.romanText import rtObjects
+
+    if len(text) > _LONGEST_ANALYSIS:
+        raise ScoreError(f"an analysis of {len(text):,} letters; at most {_LONGEST_ANALYSIS:,} are read")
+    try:
+        tokens = rtObjects.RTFile().readstr(text).tokens
+    except Exception as error:  # music21 raises its own kinds and those of what it trips over
+        raise ScoreError(f"the analysis is not RomanText ({str(error).splitlines()[0][:200]})") from error
+    written: dict[int, list[Any]] = {}  # bar -> what stands in it
+    found = Analysis([], [])
+    key: str | None = None
+    for token in tokens:
+        if not token.isMeasure() or token.variantNumber or token.variantLetter:
+            continue
+        first, last = token.number[0], token.number[-1]
+        bars = {first: token.atoms}
+        if token.isCopyDefinition:
+            again = token.getCopyTarget()[0][0] - first
+            if last - first > _MOST_COPIED:
+                raise ScoreError(f"the analysis gives {last - first:,} bars as others again")
+            bars = {bar: written.get(bar + again, []) for bar in range(first, last + 1)}
+        written |= bars
+        for bar, atoms in bars.items():
+            beat = 1.0
+            for atom in atoms:
+                if isinstance(atom, rtObjects.RTBeat):
+                    beat = round(float(atom.getBeatFloatOrFrac()), 3)
+                elif isinstance(atom, rtObjects.RTKey | rtObjects.RTAnalyticKey):
+                    here = atom.getKey()
+                    key = f"{here.tonic.name.replace('-', 'b')} {here.mode}"
+                elif isinstance(atom, rtObjects.RTChord):
+                    found.numerals.append(Numeral(bar=bar, beat=beat, roman=atom.src, key=key))
+                    if len(found.numerals) > _LONGEST_ANALYSIS:  # a long bar, copied many times
+                        raise ScoreError(f"the analysis has more than {_LONGEST_ANALYSIS:,} chords")
+                elif isinstance(atom, rtObjects.RTPhraseBoundary | rtObjects.RTRepeatStop):
+                    found.phrase_ends.append(len(found.numerals))
+    if not found.numerals:
+        raise ScoreError("the analysis has no chords: RomanText has lines such as 'm1 C: I b3 V6'")
+    found.phrase_ends.append(len(found.numerals))
+    return found
 
 
 def cadences(chords: Sequence[Chord], phrase_ends: Iterable[float]) -> list[Cadence]:
