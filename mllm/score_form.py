@@ -47,6 +47,10 @@ def form(score: Score, unit_bars: int) -> Form | None:
     unit of a section ends with it and is shorter where the bars do not suffice.
 
     None without bars, with less than two units, or with more than 52 different ones.
+
+    Letters for sections are the custom of books on form (Gotham and others, "Open Music Theory", 2nd edition, 2021),
+    which give them by ear to sections of any length, A' to one that differs a little. The rule here is our own, so
+    that a program can decide it: units of one length, equal or not.
     """
     bars = bars_of_score(score)
     notes = sorted(pitched(score))

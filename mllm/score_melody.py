@@ -37,6 +37,11 @@ def contour(melody: list[Note]) -> str | None:
     or down when the means differ by a semitone or more, else it stays:
     "ascending" (up, or up and stay), "descending", "arch" (up, then down), "valley" (down, then up), "level".
     None for fewer than three notes or where a third holds no note's start.
+
+    The definition is our own, after Huron ("The melodic arch in Western folksongs", Computing in Musicology 10, 1996),
+    who holds the mean of all notes between against the first and the last one, and tells nine types apart. A third of
+    the time says more of a tune than one note does, and a semitone is asked for so that an ornament is no ascent. His
+    four types that are level in one half are "ascending" or "descending" here, by the other half.
     """
     if len(melody) < 3:
         return None

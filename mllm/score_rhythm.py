@@ -32,6 +32,9 @@ def polyphony(score: Score) -> tuple[int, float | None]:
     """The most notes that sound at once, and how many do on average over the time in which any does.
 
     Drums and grace notes are not in it. (0, None) without notes. A melody of one voice without chords has (1, 1.0).
+
+    The definition is our own. jSymbolic's average number of simultaneous pitches (see `score_melody.motion`) leaves out
+    rests as this mean does, but counts two voices in unison as one pitch; here they are two notes.
     """
     edges: list[tuple[float, int]] = []
     for n in pitched(score):
