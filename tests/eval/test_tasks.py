@@ -105,6 +105,20 @@ def test_a_caption_counts_what_is_true_of_what_it_states_and_of_what_there_is():
     assert verdict.score == pytest.approx(0.5)
 
 
+def test_captions_together_are_held_against_facts_and_find_their_clips(monkeypatch):
+    monkeypatch.setenv("PATH", "/nowhere")  # n-gram scores have tests of their own; starting Java takes seconds
+    truths = [
+        {"key": "Eb minor", "metre": "3/4", "tempo": 96.0, "instruments": ["harp"], "caption": CAPTION},
+        {"key": "C major", "metre": "4/4", "tempo": 140.0, "instruments": ["flute"], "caption": "A fast flute solo."},
+    ]
+    said = [CAPTION, None]
+    found = captions.together([{"answer": a, "truth": t} for a, t in zip(said, truths, strict=True)])
+    assert found["precision of all claims"] == [1, 0] and found["recall by all claims"] == [1, 0]
+    (own,) = [values for name, values in found.items() if name.startswith("R@1 of the own")]
+    assert own == [1, pytest.approx(0.5)]  # who says nothing is at chance
+    assert any("for comparison with papers only" in name for name in found)
+
+
 def test_declining_is_read_in_the_words_of_the_corpus_and_others():
     for said in ("I cannot tell.", "The sound does not say who composed it.", "Nobody sings here.", "I don't know.",
                  "There is no singer in this clip.", "It is impossible to know."):  # fmt: skip
