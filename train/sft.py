@@ -209,7 +209,9 @@ def _answerer(trainer: MusicTrainer, processor: Any, max_new_tokens: int) -> Cal
 
     def answer(row: Row) -> str:
         last = max(i for i, message in enumerate(row["messages"]) if message["role"] == "user")
-        with trainer.accelerator.autocast():  # what learns is float32 and what is frozen may not be
+        # what learns is float32 and what is frozen may not be; and for answers, which keep keys and values, compiled
+        # layers would be compiled anew one by one
+        with torch.compiler.set_stance("force_eager"), trainer.accelerator.autocast():
             # made anew: it remembers what it heard, and the projector has learned since
             speaker = MusicLM(inner_model(trainer.model), processor)
             return str(speaker.chat(row["messages"][: last + 1], max_new_tokens=max_new_tokens))

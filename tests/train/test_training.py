@@ -1,20 +1,18 @@
-"""Training through its own front door: configs, the warm-up, tuning, a kill and the way on from it."""
+"""Training through its own front door: configs, the warm-up, tuning, what it gives."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-import os
-import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 import soundfile
 import torch
 import yaml
+from click_rows import losses
 from safetensors.torch import load_file
 from tiny import clicks, save_tiny_text_model
 from transformers import AutoConfig
@@ -28,6 +26,7 @@ from mllm.train.config import ConfigError, load_config
 from mllm.train.dataset import InstructionDataset, join_dialogues, loop_recordings
 from mllm.train.faults import last_whole_checkpoint
 from mllm.train.feature_cache import FeatureCache
+from mllm.train.report import METRICS, SAMPLES, read_lines
 from mllm.train.sft import train
 from mllm.train.ship import ship
 from mllm.train.tuned_model import build_model
@@ -63,6 +62,7 @@ def config_file(own_clips, tmp_path_factory) -> Path:
             "projector": {"projector_hidden_size": 64, "projector_layers": 1, "projector_dropout": 0.0},
         },
         "lora": {"rank": 2, "alpha": 4, "dropout": 0.0},
+        "samples": {"rows": 0},
         "data": {"path": str(own_clips), "feature_cache": str(folder / "features")},
         "warmup": {"epochs": 2, "batch_size": 2, "pitch_shift": 0},
         "training": {
@@ -78,36 +78,6 @@ def config_file(own_clips, tmp_path_factory) -> Path:
     path = folder / "config.yaml"
     path.write_text(yaml.safe_dump(config))
     return path
-
-
-def losses(folder: Path) -> dict[int, float]:
-    """Step -> loss, as the last checkpoint's log has it."""
-    last = max(folder.glob("checkpoint-*"), key=lambda path: int(path.name.split("-")[1]))
-    log = json.loads((last / "trainer_state.json").read_text())["log_history"]
-    return {entry["step"]: entry["loss"] for entry in log if "loss" in entry}
-
-
-def test_a_killed_run_goes_on_along_the_same_curve(config_file, tmp_path):
-    whole, killed = tmp_path / "whole", tmp_path / "killed"
-    train(load_config(config_file), whole)
-    command = [sys.executable, "-m", "mllm.train.sft", str(config_file), "--output_dir", str(killed)]
-    process = subprocess.Popen(command, cwd=ROOT, env={**os.environ, "OMP_NUM_THREADS": "1"})
-    deadline = time.monotonic() + 240
-    while not (killed / "checkpoint-2" / "trainer_state.json").is_file() and process.poll() is None:
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    assert not (killed / "provenance.json").exists()
-    assert load(str(killed / "checkpoint-2")).provenance["cost"]["steps"] == 2, "each checkpoint can be asked"
-    (killed / "checkpoint-5").mkdir()  # a save that was killed half-way
-    train(load_config(config_file), killed)
-    undisturbed, resumed = losses(whole), losses(killed)
-    assert sorted(undisturbed) == sorted(resumed) == [1, 2, 3, 4, 5, 6]
-    assert [resumed[step] for step in resumed] == pytest.approx(list(undisturbed.values()), abs=1e-4)
-    assert not list(whole.glob("*.bin")), "no pickles in the result"
-    provenance = json.loads((killed / "provenance.json").read_text())
-    assert provenance["cost"]["steps"] == 6 and provenance["data"]["sha256"]
 
 
 def test_the_adapter_answers(config_file, own_clips, tmp_path):
@@ -205,14 +175,22 @@ def test_a_looped_clip_is_a_longer_recording(config_file, tmp_path):
 
 @pytest.mark.parametrize("path", sorted((ROOT / "train" / "configs").glob("*.yaml")), ids=lambda path: path.name)
 def test_shipped_configs_run(settings, tmp_path, path):
-    """Each as it stands, but on tiny parts, own clips and two steps."""
+    """Each as it stands, but on tiny parts, own clips and two steps; the last is checked, and then it answers."""
     config = load_config(path)
     model = config.model.model_copy(update=settings["model"] | {"projector": config.model.projector})
     model.projector_weights = model.adapter = None  # what it goes on from has the shape of larger parts
     data = config.data.model_copy(update=settings["data"] | {"shares": {}})  # the clips are of one task
-    training = config.training | {"max_steps": 2, "save_steps": 2, "logging_steps": 1}
-    train(config.model_copy(update={"model": model, "data": data, "training": training}), tmp_path)
+    training = config.training | {"max_steps": 2, "save_steps": 2, "eval_steps": 2, "logging_steps": 1}
+    changed = {"model": model, "data": data, "training": training}
+    changed["samples"] = config.samples.model_copy(update={"max_new_tokens": 4})
+    train(config.model_copy(update=changed), tmp_path)
     assert len(losses(tmp_path)) == 2 and last_whole_checkpoint(tmp_path)
+    told = read_lines(tmp_path / METRICS)
+    checked = [line["step"] for line in told if "eval_loss" in line]
+    samples = read_lines(tmp_path / SAMPLES)
+    assert checked in ([2], [1, 2]), "after each epoch, where the config says so"
+    assert [sample["step"] for sample in samples] == [step for step in checked for _ in range(config.samples.rows)]
+    assert not any(sample.get("error") for sample in samples)
 
 
 @pytest.mark.parametrize(
