@@ -21,6 +21,7 @@ from mllm.cli_score import score_verbs
 from mllm.data_recipes.command_line import data_verbs
 from mllm.errors import MllmError, PromptError
 from mllm.serve.command_line import chat, serve
+from mllm.train.command_line import train
 
 # The extra that a verb needs beyond the library itself, by the package that is missing without it.
 EXTRAS = {
@@ -225,32 +226,7 @@ def _hearing_bar() -> Iterator[Any]:
 
 app.command()(chat)
 app.command()(serve)
-
-
-@app.command()
-def train(
-    config: Annotated[Path, typer.Argument(help="A training run; see train/configs/.")],
-    output_dir: Annotated[
-        Path, typer.Option("--output_dir", "--output-dir", help="Folder for checkpoints and result.")
-    ],
-) -> None:
-    """Train an adapter in this process; run again with the same folder, it goes on where it stopped.
-
-      mllm train train/configs/tiny_cpu.yaml --output_dir runs/tiny
-
-    On several GPUs or machines, launch the same program through accelerate:
-
-      accelerate launch -m mllm.train.sft train/configs/lora.yaml --output_dir runs/lora
-    """
-    from mllm.train.config import load_config
-    from mllm.train.sft import train as run
-
-    settings = load_config(config)
-    run(settings, str(output_dir))
-    next_step = f'try it with `mllm ask --model {output_dir} song.mp3 "What key is this in?"`'
-    if settings.method == "projector":
-        next_step = f"stage two takes it as `model: {{projector_weights: {output_dir}/projector.safetensors}}`"
-    typer.echo(f"{output_dir}: done; {next_step}")
+app.command()(train)
 
 
 @app.command("eval")

@@ -193,7 +193,7 @@ def match_scores(
         typer.echo(f"{row['share']:6.1%}  {row['gain']:+.2f} nats a note  {row['score']}: {worst}")
 
 
-def _notated(file: Path, number: int | None) -> Score:
+def _notated(file: str, number: int | None) -> Score:
     """The score with its notes where they would be written; of a performance it is said how far they were moved."""
     from mllm.score import read_notated
 
