@@ -2,11 +2,6 @@
 
 Rows start at place 0 and are filled up behind their ends, which a causal model does not look at; a row that has ended
 leaves the batch. So nothing is moved when a short answer stands beside a long one.
-
-A row's answer is to the bit the one it has alone, in bfloat16 too. Products do not depend on how many rows they have,
-but PyTorch's attention on a CPU takes the exponentials of the last keys, where they do not fill a vector, by another
-formula than the others: so there are always whole vectors of keys, alone and in a batch. (`generate` of transformers
-does not do so; in bfloat16 one answer of ten differs from its.)
 """
 
 from __future__ import annotations
@@ -19,10 +14,8 @@ import torch
 from transformers.cache_utils import DynamicCache, DynamicLayer
 
 ALIKE = 48
-"""Tokens from which on two prompts that begin alike count as of one family; a multiple of `_VECTOR`."""
-_VECTOR = 16
-"""Keys that a vector of the widest CPUs holds in float32: the number of places is a multiple of it."""
-_SPARE = 2 * _VECTOR
+"""Tokens from which on two prompts that begin alike count as of one family."""
+_SPARE = 32
 """Places by which rows grow."""
 
 
@@ -44,8 +37,7 @@ class _Layer(DynamicLayer):
             self.keys, self.values = (torch.nn.functional.pad(x, (0, 0, 0, _SPARE)) for x in (self.keys, self.values))
         self.keys[rows.numbers, :, rows.lengths] = key_states[:, :, 0]
         self.values[rows.numbers, :, rows.lengths] = value_states[:, :, 0]
-        places = _whole(rows.longest + 1)
-        return self.keys[:, :, :places], self.values[:, :, :places]
+        return self.keys[:, :, : rows.longest + 1], self.values[:, :, : rows.longest + 1]
 
     def get_seq_length(self) -> int:
         return self.rows.longest if self.rows.answering else super().get_seq_length()
@@ -68,7 +60,7 @@ class Rows:
         self.cache = DynamicCache()
         self.cache.layers = [_Layer(self) for _ in range(config.num_hidden_layers)]
         first = {family: i for i, family in reversed(list(enumerate(families)))}
-        start = alike // _VECTOR * _VECTOR if len(first) < len(prompts) else 0
+        start = alike if len(first) < len(prompts) else 0
         if start:
             known = list(first)
             self._read([prompts[first[family]][:start] for family in known])
@@ -80,7 +72,6 @@ class Rows:
     def _read(self, pieces: Sequence[torch.Tensor]) -> torch.Tensor:
         """Hidden states [rows, longest piece, hidden] of what follows in each row."""
         padded = torch.nn.utils.rnn.pad_sequence(list(pieces), batch_first=True)
-        padded = torch.nn.functional.pad(padded, (0, 0, 0, _whole(padded.shape[1]) - padded.shape[1]))
         return self.model.base_model(inputs_embeds=padded, past_key_values=self.cache, use_cache=True).last_hidden_state
 
     def _choose(self, hidden: torch.Tensor) -> torch.Tensor:
@@ -88,7 +79,9 @@ class Rows:
 
     def step(self) -> None:
         """Read what each row has said last."""
-        mask = (torch.arange(_whole(self.longest + 1))[None] <= self.lengths[:, None])[:, None, None]
+        places, mask = torch.arange(self.longest + 1), None
+        if int(self.lengths.min()) < self.longest:
+            mask = (places[None] <= self.lengths[:, None])[:, None, None]
         said = self.model.get_input_embeddings()(self.next[:, None])
         out = self.model.base_model(
             inputs_embeds=said, attention_mask=mask, position_ids=self.lengths[:, None], past_key_values=self.cache,
@@ -103,10 +96,6 @@ class Rows:
         self.cache.batch_select_indices(chosen)
         self.next, self.lengths, self.numbers = self.next[chosen], self.lengths[chosen], torch.arange(len(some))
         self.longest = int(self.lengths.max())
-
-
-def _whole(places: int) -> int:
-    return -(-places // _VECTOR) * _VECTOR
 
 
 def attends_fully(model: Any) -> bool:

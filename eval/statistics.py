@@ -90,6 +90,8 @@ def paired(first: Scores, second: Scores, groups: Sequence[str]) -> Paired:
     if len(set(groups)) == len(groups) and set(np.concatenate([one, two])) <= {0.0, 1.0}:
         p = float(binomtest(better, better + worse).pvalue) if better + worse else 1.0
         test = "McNemar, exact"
+    elif codes.max() == 0:
+        p, test = 1.0, "permutation of groups"  # one group: either sign is as likely
     else:
         sums = np.bincount(codes, weights=difference)
         result = permutation_test(

@@ -11,9 +11,9 @@ from mllm.errors import ScoreError
 
 MAX_DEPTH = 64  # elements inside of one another; MusicXML 4.0 has about fifteen
 MAX_PARTS = 256  # parts of MusicXML, spines of kern
-MAX_READ_NOTES = 15_000  # notes and rests; Beethoven's op. 133, the longest of music21's corpus, has 12,970 of them
-MAX_MEASURES = 10_000  # of all parts together; op. 133 has 2,968
-MAX_WORDS = 30_000  # of kern: notes, rests and the "." of a spine in which nothing starts
+MAX_READ_NOTES = 60_000  # notes and rests: a movement for orchestra; Beethoven's op. 133 has 12,970 of them
+MAX_MEASURES = 30_000  # of all parts together; op. 133 has 2,968
+MAX_WORDS = 120_000  # of kern: notes, rests and the "." of a spine in which nothing starts
 MAX_CHORD = 128  # notes: there are no more pitches
 MAX_IN_NOTE = 1000  # elements inside of one note, with its lyrics and ornaments
 MAX_LINE = 20_000  # letters of a line of kern

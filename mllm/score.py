@@ -36,7 +36,7 @@ MAX_XML_BYTES = 16_000_000  # of MusicXML once unpacked, and of kern
 
 
 def read_score(
-    source: str | Path, *, number: int | None = None, unfold: bool = False, time_limit: float = 20.0
+    source: str | Path, *, number: int | None = None, unfold: bool = False, time_limit: float = 60.0
 ) -> Score:
     """Read a score from a file, or from ABC text.
 

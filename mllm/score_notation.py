@@ -27,7 +27,7 @@ SCORE = TypeAdapter(Score)
 
 
 def read_notation(
-    data: bytes, kind: str, name: str = "score", *, time_limit: float = 20.0, max_bytes: int = 16_000_000
+    data: bytes, kind: str, name: str = "score", *, time_limit: float = 60.0, max_bytes: int = 16_000_000
 ) -> Score:
     """Read MusicXML (`kind` "musicxml", plain or as an .mxl archive) or Humdrum ("kern").
 

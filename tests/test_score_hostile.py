@@ -342,7 +342,7 @@ NOTATION: dict[str, tuple[Callable[[], str | bytes], str]] = {
     ),
     "a chord of 100,000.krn": (lambda: "**kern\n" + " ".join(["4c"] * 100_000) + "\n*-\n", "letters in one line"),
     "500,000 notes.krn": (lambda: "**kern\n" + "4c\n" * 500_000 + "*-\n", f"more than {MAX_READ_NOTES:,} notes"),
-    "dots.krn": (lambda: "**kern\n" + "4c\n" + ".\n" * 500_000 + "*-\n", "more than 30,000 words"),
+    "dots.krn": (lambda: "**kern\n" + "4c\n" + ".\n" * 500_000 + "*-\n", "more than 120,000 words"),
     "durations.krn": (lambda: "**kern\n999999999999c\n4%0c\n1%999999999c\n*-\n", ""),
     "metre.krn": (lambda: "**kern\n*M999999999/0\n4c\n*-\n", ""),
 }  # fmt: skip

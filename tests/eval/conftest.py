@@ -1,4 +1,4 @@
-"""A data set of eight clips in the house format, and the tests' tiny model."""
+"""A data set of eight clips in the house format, a build of rendered tunes, and the tests' tiny model."""
 
 import json
 import sys
@@ -74,6 +74,29 @@ def evaluated(data, model, tmp_path_factory) -> Path:
     output = tmp_path_factory.mktemp("eval")
     evaluate(model, SOUND, data, output)
     return output
+
+
+TUNES = """
+name: gate
+seed: 20261126
+sources:
+  - {recipe: tonal, limit: 200}
+clips: {train: 8, validation: 28, test: 0, short_share: 0.0, unit: 64}
+sound: {several_families: 0.0, drums: 0.0, codec: 0.0}
+soundfonts:
+  - {name: TimGM6mb, path: ["pretty_midi:TimGM6mb.sf2"], licence: gpl-2.0}
+"""
+
+
+@pytest.fixture(scope="session")
+def tunes(tmp_path_factory) -> Path:
+    """A build of rendered tunes with one instrument family each: 28 clips of validation, 8 of TRAIN."""
+    from mllm.data_recipes.build import build_mixture
+
+    folder = tmp_path_factory.mktemp("tunes")
+    (folder / "tunes.yaml").write_text(TUNES)
+    build_mixture(folder / "tunes.yaml", folder / "built", workers=1)
+    return folder / "built"
 
 
 @pytest.fixture

@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 
-from mllm.data_recipes.build import build_mixture
 from mllm.eval.gate import failures, read_gate
 from mllm.eval.local_models import MusicModel
 from mllm.eval.respondents import Failure, respondent
@@ -18,26 +17,6 @@ from mllm.eval.sounds import silence
 from mllm.eval.task import Messages
 
 GATE = read_gate("listening=0.1")
-CLIPS = 28
-MIXTURE = f"""
-name: gate
-seed: 20261126
-sources:
-  - {{recipe: tonal, limit: 200}}
-clips: {{train: 8, validation: {CLIPS}, test: 0, short_share: 0.0, unit: 64}}
-sound: {{several_families: 0.0, drums: 0.0, codec: 0.0}}
-soundfonts:
-  - {{name: TimGM6mb, path: ["pretty_midi:TimGM6mb.sf2"], licence: gpl-2.0}}
-"""
-
-
-@pytest.fixture(scope="module")
-def clips(tmp_path_factory) -> Path:
-    """A build of rendered tunes with one instrument family each."""
-    folder = tmp_path_factory.mktemp("gate")
-    (folder / "gate.yaml").write_text(MIXTURE)
-    build_mixture(folder / "gate.yaml", folder / "built", workers=1)
-    return folder / "built"
 
 
 @pytest.fixture(scope="module")
@@ -67,20 +46,20 @@ class Deaf:
         return part | {"audio": silence(10.0)} if part["type"] == "audio" else part
 
 
-def run(model: Any, clips: Path, output: Path) -> dict[str, Any]:
+def run(model: Any, tunes: Path, output: Path) -> dict[str, Any]:
     conditions = ("model", "silence", "noise", "swapped", "text")
     tasks = ["instrument", "key", "tempo"]
-    return evaluate(model, tasks, clips, output, conditions=conditions, split="validation", tools=False)
+    return evaluate(model, tasks, tunes, output, conditions=conditions, split="validation", tools=False)
 
 
-def test_mini_hears_and_passes(mini, clips, tmp_path):
-    summary = run(mini, clips, tmp_path)
+def test_mini_hears_and_passes(mini, tunes, tmp_path):
+    summary = run(mini, tunes, tmp_path)
     assert failures(summary, GATE) == []
     for task in summary["tasks"].values():
-        assert task["model"]["n"] == CLIPS and task["model"]["gain"]["low"] > 0.1
+        assert task["model"]["n"] == 28 and task["model"]["gain"]["low"] > 0.1
         assert {"silence", "noise", "swapped", "text", "majority", "chance"} <= task.keys()
 
 
-def test_the_same_model_without_ears_does_not(mini, clips, tmp_path):
-    summary = run(Deaf(mini), clips, tmp_path)
+def test_the_same_model_without_ears_does_not(mini, tunes, tmp_path):
+    summary = run(Deaf(mini), tunes, tmp_path)
     assert {line.split(":")[0] for line in failures(summary, GATE)} == {"instrument", "key", "tempo"}

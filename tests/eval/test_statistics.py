@@ -59,3 +59,7 @@ def test_mcnemar_is_exact_and_permutation_is_used_for_groups():
     assert grouped.test == "permutation of groups"
     assert grouped.p == pytest.approx(2 * (1 + 6) / 2**6, abs=0.02)  # five pairs better, one worse
     assert paired(first, first, [str(i) for i in range(60)]).p == 1.0
+
+
+def test_one_group_proves_nothing():
+    assert paired([0.0, 0.0], [1.0, 1.0], ["a", "a"]).p == 1.0
