@@ -99,7 +99,7 @@ def _abc(text: str, row: Row, answers: Collection[str]) -> Given:
 
 
 def _score(text: str, row: Row, answers: Collection[str]) -> Given:
-    text = re.sub(r"^\W*A (?=[a-z])", "", text)  # an article: "A recording of Score B"
+    text = re.sub(r"^\W*A (?!or\b|and\b)(?=[a-z])", "", text)  # an article: "A recording of Score B"
     found = {f"Score {letter}" for letter in re.findall(r"\b([ABC])\b", text)}
     return found.pop() if len(found) == 1 else None
 

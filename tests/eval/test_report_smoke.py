@@ -35,7 +35,7 @@ def test_every_part_of_the_report_is_there(smoke):
     assert {*HEARD, "captions", "chords", "abc_writing"} <= tasks.keys() <= OURS.keys()
     for name in HEARD:
         conditions = tasks[name]
-        assert {"model", "silence", "noise", "swapped", "text", "nudged", "majority", "chance"} <= conditions.keys()
+        assert {"model", "silence", "noise", "text", "nudged", "majority", "chance"} <= conditions.keys()
         assert "beside text:smollm2" in "".join(conditions) and any("stack" in condition for condition in conditions)
         assert any(condition.startswith("tool: ") and "stack" not in condition for condition in conditions)
         assert conditions["model"]["medium"] == "audio" and conditions["model"]["n"] == 1
