@@ -1,4 +1,4 @@
-"""answers.jsonl: what has been answered is not asked again, whatever ended the run in between."""
+"""answers.jsonl: what has been answered is not asked again, whatever ended the run in between; results.jsonl, read."""
 
 from __future__ import annotations
 
@@ -58,3 +58,8 @@ class Answers:
         with self.path.open("a", encoding="utf-8") as out:
             out.write("".join(lines))
         self._known |= answers
+
+
+def read_records(folder: Path) -> list[dict[str, Any]]:
+    """The records that an evaluation has just written into its folder, in order."""
+    return [json.loads(line) for line in (folder / "results.jsonl").read_text(encoding="utf-8").splitlines()]

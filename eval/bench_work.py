@@ -53,14 +53,9 @@ def towers(repeats: int, windows: int = 4, **_: Any) -> dict[str, Any]:
 
     from mllm.towers import load_tower
 
-    def plain() -> Any:
-        stack = load_tower("stack")
-        for member in stack.towers:
-            if hasattr(member.config, "fused"):
-                member.config.fused = False
-        return stack
-
-    stacks: dict[str, Any] = {"plain": plain(), "fused": load_tower("stack", dtype=torch.bfloat16)}
+    stacks: dict[str, Any] = {
+        "plain": load_tower("stack", fused=False), "fused": load_tower("stack", dtype=torch.bfloat16)
+    }  # fmt: skip
     config = stacks["fused"].config
     seconds = config.window_seconds * windows
     batch = torch.from_numpy(np.stack([music(i, config.sampling_rate, config.window_seconds) for i in range(windows)]))

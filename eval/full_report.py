@@ -22,6 +22,7 @@ from rich.console import Console
 
 from mllm.errors import MllmError
 from mllm.eval import in_context
+from mllm.eval.answers import read_records
 from mllm.eval.baselines import with_baselines
 from mllm.eval.commands import command, named, unless
 from mllm.eval.html_report import inline, write_report
@@ -130,8 +131,7 @@ def _write(found: dict[str, Any], output: Path, data: Path) -> None:
         f"<h2>Examples in the prompt</h2>\n<p>Minutes, all runs together: {_minutes(found)}.</p>\n"
         f"<figure>{inline(curves.decode(), SHOWN)}</figure>\n<pre>{examples}</pre>"
     )
-    lines = (output / "tasks" / "results.jsonl").read_text(encoding="utf-8").splitlines()
-    write_report(output / "report.html", found["tasks"], [json.loads(line) for line in lines], data, extra)
+    write_report(output / "report.html", found["tasks"], read_records(output / "tasks"), data, extra)
 
 
 def _minutes(found: dict[str, Any]) -> str:

@@ -22,6 +22,7 @@ import numpy as np
 import typer
 
 from mllm.errors import MllmError
+from mllm.eval.answers import read_records
 from mllm.eval.commands import command, named, unless
 from mllm.eval.controls import without_names
 from mllm.eval.in_context_episodes import (
@@ -94,10 +95,10 @@ def measure(
     })  # fmt: skip
     same: Any = {"split": split, "seed": seed, "tools": False, "command": words}
     evaluate(asked, list(plain), data, output / "plain", conditions=("model", "silence"), registry=plain, **same)
-    records = _records(output / "plain")
+    records = read_records(output / "plain")
     if altered:
         evaluate(asked, list(altered), data, output / "altered", conditions=("model",), registry=altered, **same)
-        records += _records(output / "altered")
+        records += read_records(output / "altered")
     settings = {
         "model": asked.name, "model_sha256": asked.sha256, "data": str(data), "split": split, "shots": list(shots),
         "queries": limit, "classes": classes, "seed": seed, "command": words,
@@ -129,10 +130,6 @@ def _tasks(
                 prompt=ask, max_new_tokens=MOST_NEW_TOKENS, guess=lambda item: None,
             )  # fmt: skip
     return out
-
-
-def _records(folder: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in (folder / "results.jsonl").read_text(encoding="utf-8").splitlines()]
 
 
 Cells = dict[tuple[str, str, str, int], dict[int, dict[str, Any]]]

@@ -4,7 +4,7 @@
 
 `--data` holds cmi/ (system_outputs and data of CMI-Bench), mmau_mini/ and rul_muchomusic/; without it, what
 `mllm.eval.benchmarks` finds. Figures of a task, and of captions those of each system, are kept in `--work` and not made
-anew while its files are the same: METEOR of all captions takes most of an hour.
+anew while its files are the same: METEOR of all captions takes some ten minutes.
 """
 
 from __future__ import annotations

@@ -269,4 +269,4 @@ TASKS: dict[str, Callable[[Path], Scored]] = {
     "gtzan_beat": gtzan_beats, "ballroom_beat": ballroom_beats, "SDD": song_describer, "MusicCaps": music_caps,
 }  # fmt: skip
 KEEPING: dict[str, Callable[[Path, Keep], Scored]] = {"SDD": song_describer, "MusicCaps": music_caps}
-"""Those that take most of an hour, system by system."""
+"""Those whose METEOR takes minutes, system by system."""

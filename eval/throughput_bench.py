@@ -23,6 +23,7 @@ from rich.progress import track
 
 from mllm.assemble import load_model
 from mllm.errors import MllmError
+from mllm.eval.answers import read_records
 from mllm.eval.controls import CONDITIONS
 from mllm.eval.local_models import MusicModel
 from mllm.eval.respondents import Failure
@@ -87,8 +88,7 @@ def measure(model: str, data: Path, limit: int, tasks: Sequence[str] | None = No
     asked = TimedModel(model)
     with tempfile.TemporaryDirectory(prefix="mllm-throughput-") as folder:
         evaluate(asked, tasks, data, folder, limit, tools=False)
-        lines = (Path(folder) / "results.jsonl").read_text(encoding="utf-8").splitlines()
-    questions = sum(json.loads(line)["condition"] in CONDITIONS for line in lines)
+        questions = sum(record["condition"] in CONDITIONS for record in read_records(Path(folder)))
     said, seconds = one_by_one(asked, every)
     some, before = asked.asked[::every], asked.said[::every]
     alone = [MusicModel.answer(asked, [messages], most)[0] for messages, most in track(some, "alone")]

@@ -364,8 +364,8 @@ class _Reader:
 
 def _octave_of_clef(value: str) -> int | None:
     """Octaves that a clef in a K: or V: field sounds higher (ABC 2.1, 4.6); None where no clef is named."""
-    named = _CLEF.findall(_QUOTED.sub(" ", value))
-    return int(f"{named[-1]}1") if named and named[-1] else (0 if named else None)
+    signs = _CLEF.findall(_QUOTED.sub(" ", value))  # of each clef: "" without an eight
+    return {"": 0, "+": 1, "-": -1}[signs[-1]] if signs else None
 
 
 def _in_order(marks: dict[Fraction, Change]) -> list[tuple[float, Change]]:

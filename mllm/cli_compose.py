@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from mllm.cli_model import load_quietly
+from mllm.cli_score import existing, notated
 from mllm.errors import ScoreError
 
 if TYPE_CHECKING:
@@ -84,15 +85,12 @@ def compose(
 
 def _source(path: Path, output: Path, number: int | None) -> Score:
     """The tune to go on from; of a book without a number the first, and that is said."""
-    from mllm.score import read_notated, tune_numbers
+    from mllm.score import tune_numbers
 
-    if not path.is_file():
-        raise ScoreError(f"{path}: no such file" if not path.exists() else f"{path}: not a file")
+    existing(path)
     if output.exists() and output.samefile(path):
         raise ScoreError(f"{output}: is the source itself: name another file")
-    score, moved = read_notated(path, number=number)
-    if moved and moved.largest:
-        typer.echo(f"quantized: {moved}", err=True)
+    score = notated(path, number)
     if path.suffix.lower() == ".abc" and number is None:
         numbers = tune_numbers(path.read_bytes().decode("latin-1"))
         if len(numbers) > 1:

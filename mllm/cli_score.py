@@ -31,7 +31,7 @@ def show(file: ScoreFile, number: TuneNumber = None) -> None:
     """
     from mllm.score import all_facts, to_abc
 
-    score = _notated(file, number)
+    score = notated(existing(file), number)
     told = {name: value for name, value in all_facts(score).items() if name != "chord_symbols"}  # the ABC shows them
     for name, value in told.items():
         if value not in (None, False) and (words := _words(value).strip()):
@@ -58,8 +58,8 @@ def print_facts(
     """
     from mllm.score import all_facts, bar_contents
 
-    score = _notated(file, number)
-    told = _existing(analysis).read_text("utf-8", errors="replace") if analysis else None
+    score = notated(existing(file), number)
+    told = existing(analysis).read_text("utf-8", errors="replace") if analysis else None
     found = bar_contents(score) if bars else all_facts(score, told)
     typer.echo(json.dumps(found, indent=1, ensure_ascii=False, default=str))
 
@@ -95,7 +95,7 @@ def convert(
         raise ScoreError(
             f"{output}: can write .abc, .mid and .musicxml, not {suffix}; `mllm score render` makes pictures and sound"
         )
-    source = _existing(file)
+    source = existing(file)
     if output.exists() and output.samefile(source):
         raise ScoreError(f"{output}: is the file itself, whose layout and comments would be lost: name another")
     read = read_score(source, number=number)
@@ -159,7 +159,7 @@ def render(
             f"{output}: can make {', '.join(makers)}, not {suffix or 'a file without suffix'}; "
             "`mllm score convert` writes notation and MIDI"
         )
-    data, words = maker(read_score(_existing(file), number=number, unfold=maker is sound))
+    data, words = maker(read_score(existing(file), number=number, unfold=maker is sound))
     _write(output, data)
     typer.echo(f"{output}: {words}")
 
@@ -181,7 +181,7 @@ def match_scores(
     from mllm.cli_model import load_quietly
     from mllm.matching import match
 
-    files = [_existing(score) for score in scores]
+    files = [existing(score) for score in scores]
     found = match(load_quietly(model), recording, files)
     rows = [{"score": name, **vars(one), "worst_bar": one.worst_bar} for name, one in zip(scores, found, strict=True)]
     rows.sort(key=lambda row: -float(row["share"]))
@@ -193,17 +193,17 @@ def match_scores(
         typer.echo(f"{row['share']:6.1%}  {row['gain']:+.2f} nats a note  {row['score']}: {worst}")
 
 
-def _notated(file: str, number: int | None) -> Score:
+def notated(path: Path, number: int | None) -> Score:
     """The score with its notes where they would be written; of a performance it is said how far they were moved."""
     from mllm.score import read_notated
 
-    score, moved = read_notated(_existing(file), number=number)
+    score, moved = read_notated(path, number=number)
     if moved and moved.largest:
         typer.echo(f"quantized: {moved}", err=True)
     return score
 
 
-def _existing(file: str) -> Path:
+def existing(file: str | Path) -> Path:
     """The path, checked: `read_score` takes ABC text as well, and a mistyped name must not be read as a tune."""
     path = Path(file)
     if not path.is_file():

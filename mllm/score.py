@@ -61,13 +61,17 @@ def read_notated(source: str | Path, *, number: int | None = None) -> tuple[Scor
     as they are, and None. Arguments and errors as in `read_score`.
     """
     score = read_score(source, number=number)
-    played = Path(source).suffix.lower() in MIDI if isinstance(source, Path) or "\n" not in source else False
-    return quantize(score) if played else (score, None)
+    return quantize(score) if not _is_abc(source) and Path(source).suffix.lower() in MIDI else (score, None)
+
+
+def _is_abc(source: str | Path) -> bool:
+    """Whether it is a text and not the path of one."""
+    return isinstance(source, str) and "\n" in source
 
 
 def _read(source: str | Path, number: int | None, time_limit: float) -> Score:
-    if isinstance(source, str) and "\n" in source:
-        return read_abc(_sized(source, "ABC", MAX_BYTES), number=number)
+    if _is_abc(source):
+        return read_abc(_sized(str(source), "ABC", MAX_BYTES), number=number)
     path = Path(source)
     suffix = path.suffix.lower()
     if suffix not in SUFFIXES:

@@ -129,10 +129,12 @@ def all_facts(score: Score, analysis: str | None = None) -> AllFacts:
     Raises:
         ScoreError: `analysis` is not RomanText, or has bars that the score does not have.
     """
-    read = read_analysis(analysis) if analysis is not None else None
-    bars = {bar.number for bar in bars_of_score(score)}
-    if read and (beyond := {one["bar"] for one in read.numerals} - bars):
-        raise ScoreError(f"the analysis has a bar {min(beyond)}, the score has none: it is of another piece or edition")
+    read = None
+    if analysis is not None:
+        read = read_analysis(analysis)
+        if beyond := {one["bar"] for one in read.numerals} - {bar.number for bar in bars_of_score(score)}:
+            what = f"the analysis has a bar {min(beyond)}, the score has none"
+            raise ScoreError(f"{what}: it is of another piece or edition")
     key = analysed_key(score)
     most, mean = polyphony(score)
     forms = [found for unit_bars in UNITS if (found := form(score, unit_bars))]

@@ -143,14 +143,9 @@ def _layer_by_layer(folder: Path) -> Path:
     """The tower stack, saved so that it runs its layers as they were published."""
     import torch
 
-    from mllm.towers import TOWERS, StackTower
-    from mllm.towers.stack import DEFAULT_MEMBERS
+    from mllm.towers import load_tower
 
-    members = [TOWERS[name](dtype=torch.bfloat16) for name in DEFAULT_MEMBERS]
-    for member in members:
-        if hasattr(member.config, "fused"):
-            member.config.fused = False
-    StackTower.from_towers(members).save_pretrained(folder)
+    load_tower("stack", dtype=torch.bfloat16, fused=False).save_pretrained(folder)
     return folder
 
 

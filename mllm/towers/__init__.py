@@ -40,8 +40,13 @@ for _config, _tower in ((MusicnnConfig, MusicnnTower), (TempogramConfig, Tempogr
     AutoModel.register(_config, _tower, exist_ok=True)
 
 
-def _load_stack(dtype: torch.dtype = torch.float32, **config: Any) -> StackTower:
-    return StackTower.from_towers([TOWERS[name](dtype=dtype) for name in DEFAULT_MEMBERS], **config)
+def _load_stack(dtype: torch.dtype = torch.float32, fused: bool = True, **config: Any) -> StackTower:
+    """`fused`: False lets the members that have a fast arrangement run their layers as they were published."""
+    members = [TOWERS[name](dtype=dtype) for name in DEFAULT_MEMBERS]
+    for member in members:
+        if hasattr(member.config, "fused"):
+            member.config.fused = fused
+    return StackTower.from_towers(members, **config)
 
 
 def _load_tempogram(dtype: torch.dtype = torch.float32, **config: Any) -> TempogramTower:
