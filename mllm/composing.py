@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 from mllm.abc_harmony import chord_choices
 from mllm.abc_repair import repair_abc
-from mllm.abc_validation import Tune, length_of, parse_tune, split_header, validate_abc
+from mllm.abc_validation import Tune, length_of, parse_tune, validate_abc
+from mllm.composed_files import with_mark
 from mllm.composing_tasks import Plan, Request, plan
 from mllm.errors import ScoreError
 from mllm.score import facts, read_abc, sounding
@@ -106,11 +107,7 @@ def finish(made: Plan, answer: str, made_by: str) -> Composition:
     repaired = bool(validate_abc(text, **asked))
     if repaired:
         text = repair_abc(text, **asked, key=request.key.name if request.key else "C")
-    header, body = split_header(text)
-    lines = header.splitlines()
-    place = 1 + max(i for i, line in enumerate(lines) if line[:2] in ("X:", "T:"))
-    lines.insert(place, f"N:{made_by}")
-    abc = "\n".join(lines) + "\n" + body
+    abc = with_mark(text.encode(), ".abc", made_by).decode()
     score = read_abc(abc)
     if request.task == "harmonization" and request.source:
         if sounding(score.notes) != sounding(request.source.notes):

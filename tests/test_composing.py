@@ -25,7 +25,7 @@ from mllm.score import Key, Score, facts, read_abc, read_score, sounding, to_abc
 
 pytest.importorskip("xgrammar", reason="xgrammar is not installed (extra `grammar`)")
 
-SOURCE = read_abc("X:1\nT:Up & away\nM:3/4\nL:1/8\nQ:1/4=100\nK:Dm\nA2 | d2 f2 a2 | g3 f e2 | ^c4 c2 | d4 |]\n")
+SOURCE = read_abc("X:1\nT:Up & 100\\% away\nM:3/4\nL:1/8\nQ:1/4=100\nK:Dm\nA2 | d2 f2 a2 | g3 f e2 | ^c4 c2 | d4 |]\n")
 QUESTION = [{"role": "user", "content": "Write."}]
 
 
@@ -116,13 +116,14 @@ def test_the_same_seed_gives_the_same_tune(music):
 def test_files_say_which_model_wrote_them(music, tmp_path):
     piece = compose(music, Request("harmonization", SOURCE), seed=1)
     assert piece.made_by == made_by(music, Request("harmonization", SOURCE))
-    assert "harmonization of Up & away by the language model" in piece.made_by and "provenance" in piece.made_by
+    assert "harmonization of Up & 100% away by the language model" in piece.made_by and "provenance" in piece.made_by
     for suffix in WRITERS:
         file = tmp_path / f"tune{suffix}"
         write_composition(piece, file)
         assert b"by the language model" in file.read_bytes()
         assert sounding(read_score(file).notes) == sounding(piece.score.notes)
-    assert f"\nN:{piece.made_by}\n" in (tmp_path / "tune.abc").read_text().partition("K:")[0]
+    noted = piece.made_by.replace("%", "\\%")
+    assert f"\nN:{noted}\n" in (tmp_path / "tune.abc").read_text().partition("K:")[0]
     parsed = music21.converter.parse(tmp_path / "tune.musicxml")
     assert parsed.metadata.composer == piece.made_by
     with pytest.raises(ScoreError, match=r"can write \.abc, \.mid and \.musicxml, not \.pdf"):
