@@ -1,14 +1,14 @@
 """Models in this process, asked many things at once: each recording is heard once, and read once for its questions.
 
-Batched answers are those of batches of one as far as the arithmetic lets them: a recording's features are computed
-window by window, whatever the batch; sums in bfloat16 may still fall otherwise where two tokens are equally likely.
+Batched answers are those of batches of one: a recording's features are computed window by window, whatever the batch,
+and `mllm.eval.batched_generation` says how far the same bits go.
 """
 
 from __future__ import annotations
 
 from abc import abstractmethod
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -17,19 +17,18 @@ import torch
 
 from mllm.assemble import MODELS, load_model, text_model_folder
 from mllm.errors import AudioError, PromptError, WeightsError
-from mllm.eval.batched_generation import attends_fully, families_of, generate
+from mllm.eval.batched_generation import attends_fully, generate
 from mllm.eval.respondents import Failure, folder_hash
+from mllm.eval.row_products import even_out
 from mllm.eval.sounds import Sound
 from mllm.eval.task import Messages
 from mllm.packed_weights import pack_weights
 from mllm.processing import read_conversation
 
-BATCH = 16
-"""Prompts at once."""
-BATCH_TOKENS = 6144
-"""Padded tokens at once: long prompts go in smaller batches."""
-ALIKE_LENGTH = 64
-"""Prompts whose lengths differ by less may be filled up to one length for the sake of what they share."""
+ROWS, ROW_TOKENS = 64, 16384
+"""Prompts that are answered at once, and tokens there is room for, if each were as long as the longest."""
+BATCH, BATCH_TOKENS = 16, 6144
+"""The same of prompts whose options are weighed."""
 REMEMBERED_SOUNDS = 4096
 """Embeddings of recordings that are kept: some 70 KB each."""
 
@@ -39,7 +38,7 @@ class _Local:
 
     name: str
     sha256: str
-    at_once = 4 * BATCH
+    at_once = ROWS
     model: Any
     tokenizer: Any
 
@@ -51,11 +50,8 @@ class _Local:
         """Greedy answers to conversations, in order."""
         prompts = self._prompts(messages, max_new_tokens)
         out: list[str | Failure] = [p if isinstance(p, Failure) else "" for p in prompts]
-        there = [i for i, prompt in enumerate(prompts) if not isinstance(prompt, Failure)]
-        families = dict(zip(there, families_of([prompts[i] for i in there]), strict=True))
-        for batch in _batches(prompts, families=families):
-            of_batch = [prompts[i] for i in batch], [families[i] for i in batch]
-            for i, text in zip(batch, self._generate(*of_batch, max_new_tokens), strict=True):
+        for batch in _batches(prompts, [0] * len(prompts), ROWS, ROW_TOKENS):
+            for i, text in zip(batch, self._generate([prompts[i] for i in batch], max_new_tokens), strict=True):
                 out[i] = text
         return out
 
@@ -65,7 +61,7 @@ class _Local:
         """For each option as the whole answer, with the token that ends it: sum of log-probabilities, and tokens."""
         prompts = self._prompts(messages, 64)
         out: list[list[tuple[float, int]] | Failure] = [p if isinstance(p, Failure) else [] for p in prompts]
-        for batch in _batches(prompts, [len(texts) for texts in options]):
+        for batch in _batches(prompts, [len(texts) for texts in options], BATCH, BATCH_TOKENS):
             weighed = self._weigh([prompts[i] for i in batch], [options[i] for i in batch])
             for i, of_prompt in zip(batch, weighed, strict=True):
                 out[i] = of_prompt
@@ -91,11 +87,11 @@ class _Local:
         return out
 
     @torch.inference_mode()
-    def _generate(self, prompts: Sequence[torch.Tensor], families: Sequence[int], max_new_tokens: int) -> list[str]:
+    def _generate(self, prompts: Sequence[torch.Tensor], max_new_tokens: int) -> list[str]:
         ends = self.model.generation_config.eos_token_id
         ends = ends if isinstance(ends, list) else [ends or self.tokenizer.eos_token_id]
         if attends_fully(self.model):
-            tokens: Any = generate(self.model, prompts, families, max_new_tokens, frozenset(ends))
+            tokens: Any = generate(self.model, prompts, max_new_tokens, frozenset(ends))
         else:
             embeds, mask = _padded(prompts)
             tokens = self.model.generate(
@@ -136,24 +132,17 @@ class _Local:
         return [pairs[i : i + count] for i in range(0, len(pairs), count)]
 
 
-def _batches(
-    prompts: Sequence[Any], kinds: Sequence[int] | None = None, families: Mapping[int, int] | None = None
-) -> list[list[int]]:
-    """Places of prompts that go together: of one kind, alike in length, and families side by side."""
-    kinds = kinds or [0] * len(prompts)
-    order = [i for i, prompt in enumerate(prompts) if not isinstance(prompt, Failure)]
-    step, family = (ALIKE_LENGTH, families) if families else (1, dict.fromkeys(order, 0))
+def _batches(prompts: Sequence[Any], kinds: Sequence[int], most: int, most_tokens: int) -> list[list[int]]:
+    """Places of prompts that go together: of one kind and alike in length, so many rows and padded tokens at most."""
     out: list[list[int]] = []
-    longest = 0
-    for i in sorted(order, key=lambda i: (kinds[i], len(prompts[i]) // step, family[i], len(prompts[i]))):
+    there = [i for i, prompt in enumerate(prompts) if not isinstance(prompt, Failure)]
+    for i in sorted(there, key=lambda i: (kinds[i], len(prompts[i]))):
         batch = out[-1] if out else []
-        longest = max(longest, len(prompts[i]))
-        full = len(batch) == BATCH or (len(batch) + 1) * longest > BATCH_TOKENS
+        full = len(batch) == most or (len(batch) + 1) * len(prompts[i]) > most_tokens
         if batch and not full and kinds[batch[0]] == kinds[i]:
             batch.append(i)
         else:
             out.append([i])
-            longest = len(prompts[i])
     return out
 
 
@@ -181,7 +170,8 @@ class MusicModel(_Local):
     @cached_property
     def _loaded(self) -> tuple[Any, Any]:
         model, processor = load_model(self.name)
-        pack_weights(model)
+        if pack_weights(model):
+            even_out(model)
         return model, processor
 
     @property
@@ -242,7 +232,8 @@ class TextModel(_Local):
         from transformers import AutoModelForCausalLM
 
         model = AutoModelForCausalLM.from_pretrained(self._folder, dtype=torch.bfloat16, use_safetensors=True).eval()
-        pack_weights(model)
+        if pack_weights(model):
+            even_out(model)
         return model
 
     @cached_property

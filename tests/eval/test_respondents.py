@@ -17,6 +17,7 @@ import torch
 from tiny import clicks, save_tiny_text_model
 from typer.testing import CliRunner
 
+from mllm.assemble import load_model
 from mllm.cli import app
 from mllm.errors import WeightsError
 from mllm.eval import api_model
@@ -61,36 +62,39 @@ def test_batched_answers_equal_single_ones(music, prompts):
     assert len(set(together)) > 1
 
 
-def test_what_questions_share_is_read_once_and_nothing_else_changes(music, waves):
-    """Two recordings of 12 s under questions of different lengths: tokens read, and logits of three tokens."""
+def test_what_questions_share_is_read_once_and_nothing_changes_to_the_bit(model, music, prompts, waves, same_bits):
+    """Recordings of 12 s under questions of different lengths beside others: tokens read, and logits of each step."""
     two = [sound(waves[1]), sound(waves[1][::-1].copy())]
-    prompts = [asked(one, text="la " * n + "Which metre?") for one in two for n in (0, 1, 3, 6)]
+    prompts = prompts + [asked(one, text="la " * n + "Which metre?") for one in two for n in (0, 1, 3, 6)]
     read: list[int] = []
     logits: list[torch.Tensor] = []
 
     def count(module, arguments, words):
-        rows, tokens, _ = words["inputs_embeds"].shape
-        read.append(rows * tokens)
+        read.append(words["inputs_embeds"].shape[1])
 
     hooks = [
-        music.model.model.register_forward_pre_hook(count, with_kwargs=True),
-        music.model.lm_head.register_forward_hook(lambda module, given, out: logits.append(out.float())),
+        music.model.get_decoder().register_forward_pre_hook(count, with_kwargs=True),
+        music.model.lm_head.register_forward_hook(lambda module, given, out: logits.append(out.clone())),
     ]
     try:
         together = music.answer(prompts, 3)
-        in_batch, tokens = torch.stack(logits, 1), sum(read) - 2 * len(prompts)
-        assert tokens < 0.6 * sum(len(music.embed(prompt)) for prompt in prompts)
-        nearest = set()
-        for prompt, answer in zip(prompts, together, strict=True):
-            logits.clear()
-            assert music.answer([prompt], 3) == [answer]
-            away = (in_batch - torch.stack(logits, 1)).abs().amax((1, 2))
-            assert away.min() < 0.05 * in_batch.std()
-            nearest.add(int(away.argmin()))
-        assert len(nearest) == len(prompts)  # each is nearest to its own row, so the rows do differ
     finally:
         for hook in hooks:
             hook.remove()
+    assert sum(read) - 2 * len(prompts) < 0.8 * sum(len(music.embed(prompt)) for prompt in prompts)
+    in_batch = torch.cat(logits).unique(dim=0).float()
+    assert len(in_batch) > len(prompts)  # so the rows do differ
+    most = 0 if same_bits else 0.05 * float(in_batch.std())
+    plain, processor = load_model(model)
+    for prompt, answer in zip(prompts, together, strict=True):
+        embeds = music.embed(prompt)[None]
+        alone = plain.generate(
+            inputs_embeds=embeds, attention_mask=torch.ones(embeds.shape[:2], dtype=torch.long), do_sample=False,
+            max_new_tokens=3, output_logits=True, return_dict_in_generate=True,
+        )  # fmt: skip
+        if same_bits:
+            assert processor.tokenizer.decode(alone.sequences[0], skip_special_tokens=True).strip() == answer
+        assert all((in_batch - step).abs().amax(1).min() <= most for step in alone.logits)
 
 
 def test_answers_are_those_of_the_chat(model, music, waves):

@@ -1,0 +1,89 @@
+"""A token's hidden states do not depend on what else is multiplied, and shared beginnings are the same to the bit."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from mllm.eval.batched_generation import beginnings, same_to
+from mllm.eval.row_products import RowProduct, even_out
+from mllm.packed_weights import pack_weights
+
+
+def wide(inner: int) -> LlamaForCausalLM:
+    """A model whose `down_proj` has `inner` inputs, with packed weights; else the test is skipped."""
+    config = LlamaConfig(
+        vocab_size=64, hidden_size=64, intermediate_size=inner, num_hidden_layers=1, num_attention_heads=2,
+        num_key_value_heads=1,
+    )  # fmt: skip
+    torch.manual_seed(0)
+    model = LlamaForCausalLM(config).to(torch.bfloat16).eval()
+    if not pack_weights(model):
+        pytest.skip("this CPU does not multiply bfloat16")
+    return model
+
+
+@pytest.mark.parametrize("apart", [True, False])
+@torch.inference_mode()
+def test_a_row_gets_the_same_bits_in_any_company(apart):
+    layer = wide(1536).model.layers[0].mlp.down_proj
+    even = RowProduct(layer, apart)
+    rows = torch.randn(1, 200, 1536, generator=torch.Generator().manual_seed(1)).bfloat16()
+    even.steps = True
+    together, alone = even(rows), torch.cat([even(row) for row in rows.split(1, 1)], 1)
+    assert together.shape == (1, 200, 64) and torch.equal(together, alone)
+    assert torch.equal(together, torch.cat([even(some) for some in rows.split(7, 1)], 1))
+    if apart:
+        assert torch.equal(together, torch.cat([layer(row) for row in rows.split(1, 1)], 1))
+    even.steps = False
+    assert torch.equal(even(rows), layer(rows))  # a prompt goes through whole
+
+
+def test_only_layers_that_round_otherwise_are_stood_for(same_bits):
+    if not same_bits:
+        pytest.skip("measured on CPUs with avx512_bf16 and without AMX")
+    many, few = wide(1536), wide(512)
+    even_out(many)
+    even_out(few)
+    mlp = many.model.layers[0].mlp
+    assert isinstance(mlp.down_proj, RowProduct) and not mlp.down_proj.steps
+    assert not any(isinstance(module, RowProduct) for module in [mlp.gate_proj, many.lm_head, *few.modules()])
+
+
+def test_beginnings_are_of_earlier_prompts_and_leave_two_tokens():
+    tokens = torch.randn(400, 8, generator=torch.Generator().manual_seed(0)).bfloat16()
+    other = torch.randn(400, 8, generator=torch.Generator().manual_seed(1)).bfloat16()
+    prompts = [tokens[:50], torch.cat([tokens[:40], other[:60]]), tokens[:100], tokens[:100], other[:30], tokens[:400]]
+    # the first one's second block of 32 is not whole, so keys and values of its 33rd token are its own
+    assert beginnings(prompts) == [(0, 0), (0, 32), (1, 40), (2, 98), (0, 0), (2, 96)]
+    assert beginnings([tokens[:1], tokens[:2]]) == [(0, 0), (0, 0)]
+
+
+def test_attention_of_shared_beginnings_is_the_same_to_the_bit(same_bits):
+    if not same_bits:
+        pytest.skip("measured on CPUs with avx512_bf16 and without AMX")
+    random.seed(0)
+    maker = torch.Generator().manual_seed(0)
+    q, k, v = (torch.randn(1, heads, 1200, 64, generator=maker).bfloat16() for heads in (6, 2, 2))
+
+    def attend(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, length: int) -> torch.Tensor:
+        cut = query[:, :, :length], key[:, :, :length], value[:, :, :length]
+        return F.scaled_dot_product_attention(*cut, is_causal=True, enable_gqa=True)
+
+    for most in [191] * 12 + [700] * 12 + [1200] * 12:
+        one, two = random.randint(40, most), random.randint(max(40, most - 300), most)
+        shared = same_to(one, two)
+        assert 0 < shared <= min(one, two)
+        others = [x.clone() for x in (q, k, v)]
+        for x in others:
+            x[:, :, shared:] = torch.randn(x[:, :, shared:].shape, generator=maker).bfloat16()
+        first = attend(q, k, v, one)
+        assert torch.equal(first[:, :, :shared], attend(*others, two)[:, :, :shared])
+        silent = q.clone()
+        silent[:, :, :shared] = 0
+        assert torch.equal(attend(silent, k, v, one)[:, :, shared:], first[:, :, shared:])
