@@ -17,7 +17,7 @@ import torch
 
 from mllm.assemble import MODELS, load_model, text_model_folder
 from mllm.errors import AudioError, PromptError, WeightsError
-from mllm.eval.batched_generation import attends_fully, generate
+from mllm.eval.batched_generation import attends_fully, generate, token_bytes
 from mllm.eval.respondents import Failure, folder_hash
 from mllm.eval.row_products import even_out
 from mllm.eval.sounds import Sound
@@ -25,10 +25,10 @@ from mllm.eval.task import Messages
 from mllm.packed_weights import pack_weights
 from mllm.processing import read_conversation
 
-ROWS, ROW_TOKENS = 64, 16384
-"""Prompts that are answered at once, and tokens there is room for, if each were as long as the longest."""
+ROWS, ROW_BYTES = 128, 1 << 30
+"""Prompts that are answered at once, and the bytes that their keys and values may take."""
 BATCH, BATCH_TOKENS = 16, 6144
-"""The same of prompts whose options are weighed."""
+"""Prompts whose options are weighed at once, and their padded tokens."""
 REMEMBERED_SOUNDS = 4096
 """Embeddings of recordings that are kept: some 70 KB each."""
 
@@ -50,7 +50,8 @@ class _Local:
         """Greedy answers to conversations, in order."""
         prompts = self._prompts(messages, max_new_tokens)
         out: list[str | Failure] = [p if isinstance(p, Failure) else "" for p in prompts]
-        for batch in _batches(prompts, [0] * len(prompts), ROWS, ROW_TOKENS):
+        room = ROW_BYTES // token_bytes(self.model)
+        for batch in _batches(prompts, [0] * len(prompts), ROWS, room):
             for i, text in zip(batch, self._generate([prompts[i] for i in batch], max_new_tokens), strict=True):
                 out[i] = text
         return out

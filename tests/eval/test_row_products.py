@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from mllm.eval.batched_generation import beginnings, same_to
-from mllm.eval.row_products import RowProduct, even_out
+from mllm.eval.row_products import NeverAlone, even_out
 from mllm.packed_weights import pack_weights
 
 
@@ -28,20 +28,14 @@ def wide(inner: int) -> LlamaForCausalLM:
     return model
 
 
-@pytest.mark.parametrize("apart", [True, False])
 @torch.inference_mode()
-def test_a_row_gets_the_same_bits_in_any_company(apart):
-    layer = wide(1536).model.layers[0].mlp.down_proj
-    even = RowProduct(layer, apart)
+def test_a_row_gets_the_same_bits_in_any_company():
+    even = NeverAlone(wide(1536).model.layers[0].mlp.down_proj)
     rows = torch.randn(1, 200, 1536, generator=torch.Generator().manual_seed(1)).bfloat16()
-    even.steps = True
     together, alone = even(rows), torch.cat([even(row) for row in rows.split(1, 1)], 1)
     assert together.shape == (1, 200, 64) and torch.equal(together, alone)
     assert torch.equal(together, torch.cat([even(some) for some in rows.split(7, 1)], 1))
-    if apart:
-        assert torch.equal(together, torch.cat([layer(row) for row in rows.split(1, 1)], 1))
-    even.steps = False
-    assert torch.equal(even(rows), layer(rows))  # a prompt goes through whole
+    assert torch.equal(even(rows[:, :1]), even.linear(rows)[:, :1])
 
 
 def test_only_layers_that_round_otherwise_are_stood_for(same_bits):
@@ -51,8 +45,8 @@ def test_only_layers_that_round_otherwise_are_stood_for(same_bits):
     even_out(many)
     even_out(few)
     mlp = many.model.layers[0].mlp
-    assert isinstance(mlp.down_proj, RowProduct) and not mlp.down_proj.steps
-    assert not any(isinstance(module, RowProduct) for module in [mlp.gate_proj, many.lm_head, *few.modules()])
+    assert isinstance(mlp.down_proj, NeverAlone)
+    assert not any(isinstance(module, NeverAlone) for module in [mlp.gate_proj, many.lm_head, *few.modules()])
 
 
 def test_beginnings_are_of_earlier_prompts_and_leave_two_tokens():
