@@ -1,7 +1,7 @@
 """Greedy answers to many prompts at once: to the bit those to each prompt alone, at a fraction of the time.
 
 Prompts are laid behind one another without filling, so that products see all tokens there are, and the attention of
-each prompt is computed by itself over its own length: sums fall as they would if nobody else were there. Of prompts that
+each prompt is computed by itself over its own length: sums fall as they would if nobody else were there. Where prompts
 begin alike, such as questions about one recording, the beginning is read once; the others take its keys and values.
 
 What makes that the same to the bit was measured in bfloat16 on a CPU (LOG, 2026-11-26): products (but see
@@ -36,7 +36,8 @@ class Piece(NamedTuple):
 
     Attributes:
         row: the first one in the cache. rows: of which each has one token; 0: all are of the one row.
-        first: the place of the first token in the packed sequence. start: its place in its row. end: that behind the last.
+        first: the place of the first token in the packed sequence.
+        start: its place in its row. end: that behind the last.
     """
 
     row: int

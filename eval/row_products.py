@@ -10,7 +10,6 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import nn
 
 from mllm.linear_layers import StandIn
 from mllm.packed_weights import PackedLinear

@@ -28,7 +28,7 @@ from mllm.feature_extraction import MusicLMFeatureExtractor
 from mllm.towers import load_tower
 from mllm.whole_files import write_whole
 
-MOST_CLASSES = 64
+MOST_CLASSES = 128
 """Different answers up to which they are classes to a probe."""
 RIDGE = 10.0
 """Penalty of the linear regression, on standardised features."""
@@ -153,8 +153,39 @@ class TowerTool:
             yield judge(fitted[kind](x), item) if kind in fitted else Verdict(None, 0.0)
 
 
-def tower_tools(task: Task, train: Sequence[Item], features: TowerFeatures) -> tuple[TowerTool, ...]:
+@dataclass(frozen=True)
+class TagProbe:
+    """A logistic regression for each tag on a tower's features; see `mllm.eval.task.Tool`."""
+
+    name: str
+    task: Task
+    features: TowerFeatures
+
+    def answers(
+        self, train: Sequence[Item], items: Sequence[Item], advance: Callable[[], None]
+    ) -> Iterator[str | Verdict]:
+        """What it makes of each tag of an item, 0 to 1; named are those from one half on."""
+        from sklearn.linear_model import LogisticRegression
+        from sklearn.pipeline import make_pipeline
+        from sklearn.preprocessing import StandardScaler
+
+        measured = self.features.of([item.audio[0] for item in [*train, *items]], advance)
+        learn, ask = measured[: len(train)], measured[len(train) :]
+        sure: dict[str, np.ndarray] = {}
+        for tag in sorted({tag for item in train for tag in item.truth}):
+            true = [tag in item.truth for item in train]
+            if not all(true):
+                probe = make_pipeline(StandardScaler(), LogisticRegression(C=0.01, max_iter=1000)).fit(learn, true)
+                sure[tag] = probe.predict_proba(ask)[:, 1]
+        for i, item in enumerate(items):
+            named = ", ".join(tag for tag in sure if sure[tag][i] >= 0.5)
+            yield Verdict({tag: float(sure[tag][i]) for tag in sure}, self.task.score(named, item).score)
+
+
+def tower_tools(task: Task, train: Sequence[Item], features: TowerFeatures) -> tuple[TowerTool | TagProbe, ...]:
     """The nearest clip and, where TRAIN's answers are few or numbers, the probe; nothing where nothing is to learn."""
+    if train and all("tags" in item.meta for item in train):
+        return (TagProbe(f"linear probe on {features.name} features", task, features),)
     by_kind: dict[str, set[str]] = {}
     for item in train:
         if (guess := task.guess(item)) is not None:
@@ -162,6 +193,9 @@ def tower_tools(task: Task, train: Sequence[Item], features: TowerFeatures) -> t
     if not by_kind:
         return ()
     found = [TowerTool(f"nearest TRAIN clip by {features.name} features", task, features, nearest)]
-    if all(len(answers) <= MOST_CLASSES or _positive(list(answers)) for answers in by_kind.values()):
+    few = all(len(answers) <= MOST_CLASSES for answers in by_kind.values())
+    if few and all(isinstance(item.truth, int) for item in train):  # numbers of something, not measures
+        found.append(TowerTool(f"linear probe on {features.name} features", task, features, logistic))
+    elif few or all(_positive(list(answers)) for answers in by_kind.values()):
         found.append(TowerTool(f"linear probe on {features.name} features", task, features, linear))
     return tuple(found)

@@ -12,6 +12,7 @@ from pathlib import Path
 from mllm.eval.benchmarks.annotations import ANNOTATIONS
 from mllm.eval.benchmarks.benchmark import Benchmark
 from mllm.eval.benchmarks.open_answers import OPEN_ANSWERS
+from mllm.eval.benchmarks.probes import PROBES
 from mllm.eval.benchmarks.questions import QUESTIONS
 from mllm.eval.benchmarks.scorers import SCORERS
 from mllm.eval.benchmarks.texts import TEXTS
@@ -19,7 +20,7 @@ from mllm.eval.item import Item
 from mllm.eval.task import Task
 
 BENCHMARKS: dict[str, Benchmark] = {
-    benchmark.name: benchmark for benchmark in (*QUESTIONS, *TEXTS, *OPEN_ANSWERS, *ANNOTATIONS)
+    benchmark.name: benchmark for benchmark in (*QUESTIONS, *TEXTS, *OPEN_ANSWERS, *ANNOTATIONS, *PROBES)
 }
 """Name -> benchmark."""
 MOST = 500
@@ -27,11 +28,13 @@ MOST = 500
 
 
 def task_of(benchmark: Benchmark) -> Task:
-    """A benchmark as a task of the harness. It has no TRAIN; where the set is not here, it has no items."""
+    """A benchmark as a task of the harness. Where the set, or its TRAIN, is not here, it has no items."""
     scorer = SCORERS[benchmark.scorer]
 
     def items(data: Path, split: str, limit: int | None, seed: int) -> list[Item]:
-        return [] if split == "train" or benchmark.missing() else benchmark.items(limit=limit, seed=seed)
+        if split == "train":
+            return benchmark.train_items(limit=limit, seed=seed)
+        return [] if benchmark.missing() else benchmark.items(limit=limit, seed=seed)
 
     return Task(
         name=benchmark.name,

@@ -38,6 +38,7 @@ class Benchmark:
         shuffle: whether options are shuffled by seed: where the place of the right one is not balanced.
         sound: whether its questions are about recordings.
         also: patterns of further files that its items are read from.
+        train: reads its TRAIN part, for what is fitted, and `train_file` says whether that is here; None: it has none.
     """
 
     name: str
@@ -54,6 +55,8 @@ class Benchmark:
     shuffle: bool = False
     sound: bool = True
     also: tuple[str, ...] = ()
+    train: Load | None = None
+    train_file: str = ""
 
     def missing(self, root: Path | None = None) -> str | None:
         """One line that says what to download, from where and to where; None where the set is there."""
@@ -75,10 +78,25 @@ class Benchmark:
         Items of captions know all tracks of the set (meta "tracks", an `OwnTrack`) and which is theirs ("track").
         Raises EvalError where the set is not there or cannot be read.
         """
+        items = self._read(self.load, root, seed)
+        if self.scorer == "caption":  # searched in the whole set, whatever the limit: a figure of few is a high one
+            tracks = OwnTrack([item.truth for item in items])
+            items = [replace(item, meta=item.meta | {"tracks": tracks, "track": i}) for i, item in enumerate(items)]
+        items = items if limit is None else items[:limit]
+        return [_shuffled(item, seed) for item in items] if self.shuffle and not official_order else items
+
+    def train_items(self, root: Path | None = None, *, limit: int | None = None, seed: int = 0) -> list[Item]:
+        """Those of its TRAIN part, likewise; none where it has no such part, or where that is not here."""
+        if self.train is None or self.missing(root) or not (self._there(root) / self.train_file).is_file():
+            return []
+        return self._read(self.train, root, seed)[:limit]
+
+    def _read(self, load: Load, root: Path | None, seed: int) -> list[Item]:
+        """What a loader finds, in an order drawn by `seed`."""
         folder = self._there(root)
         audio = Path(os.environ[AUDIO]).expanduser() / self.folder if os.environ.get(AUDIO) else folder
         try:
-            items = sorted(self.load(folder, audio), key=lambda item: _drawn(seed, item.id))
+            items = sorted(load(folder, audio), key=lambda item: _drawn(seed, item.id))
         except (OSError, UnicodeDecodeError, ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
             raise EvalError(
                 f"{folder} does not hold {self.name} as published ({type(error).__name__}: {error}): "
@@ -89,11 +107,7 @@ class Benchmark:
             items = [item for item in items if "malformed" not in item.meta]
         if not items:
             raise EvalError(f"{folder} holds no questions of {self.name}: get {self.where} anew")
-        if self.scorer == "caption":  # searched in the whole set, whatever the limit: a figure of few is a high one
-            tracks = OwnTrack([item.truth for item in items])
-            items = [replace(item, meta=item.meta | {"tracks": tracks, "track": i}) for i, item in enumerate(items)]
-        items = items if limit is None else items[:limit]
-        return [_shuffled(item, seed) for item in items] if self.shuffle and not official_order else items
+        return items
 
     def sha256(self, root: Path | None = None) -> str:
         """sha256 over the files that its items are read from, sound and names left out.

@@ -101,12 +101,17 @@ def _tags(answer: str, item: Item) -> Verdict:
 def _tags_together(records: Records) -> dict[str, Figure]:
     tags = sorted({tag for record in records for tag in record["truth"]})
     true = [[tag in record["truth"] for tag in tags] for record in records]
-    said = [[tag in (record["parsed"] or ()) for tag in tags] for record in records]
+    said = [[_sureness(record["parsed"], tag) for tag in tags] for record in records]
     try:
         scores = tag_scores(true, said)
     except ValueError:
         return {}
     return {"mAP": scores["map"], "ROC-AUC": scores["roc_auc"]}
+
+
+def _sureness(said: Any, tag: str) -> float:
+    """Of a tag, 0 to 1, in a list of tags that were named, or in what a probe makes of each."""
+    return float(said.get(tag, 0.0)) if isinstance(said, dict) else float(tag in (said or ()))
 
 
 def _text(answer: str, item: Item) -> Verdict:

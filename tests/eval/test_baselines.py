@@ -86,7 +86,7 @@ def test_only_questions_about_one_recording_get_the_tower(data, tmp_path):
     assert names["key"][-2:] == ["nearest TRAIN clip by tempogram features", "linear probe on tempogram features"]
     assert note_tools.KEY.name in names["key"] and len(names["tempo"]) == 3
     free = Task("free", "free", lambda *given: [], lambda answer, item: Verdict(answer, 1.0))
-    texts = [Item(str(i), "Describe.", f"caption {i}", (data / "clips" / "test-0.flac",)) for i in range(80)]
+    texts = [Item(str(i), "Describe.", f"caption {i}", (data / "clips" / "test-0.flac",)) for i in range(140)]
     assert [tool.name for tool in tower_tools(free, texts, features)] == ["nearest TRAIN clip by tempogram features"]
     with pytest.raises(EvalError, match="unknown task tmepo"):
         baselines.with_baselines(TASKS, ["tmepo"], data, "test", features)
@@ -152,3 +152,47 @@ def _unreadable() -> np.ndarray:
     from mllm.errors import AudioError
 
     raise AudioError("it cannot be read")
+
+
+def test_public_sets_are_probed_on_their_own_train_part(tmp_path, monkeypatch):
+    """Slow and fast clicks as genres, tags, ratings and notes: what the features hold, beside the model."""
+    from tiny import clicks
+
+    bench = tmp_path / "bench"
+    parts = {"train": range(8), "test": range(8, 12)}
+    genres = {i: ("blues", "rock")[i % 2] for i in range(12)}
+    rows, notes = ["clip_id\tslow\tfast\tmp3_path"], {"train": {}, "test": {}}
+    songs, info = ["song_id,mean_arousal,mean_valence"], ["song_id,Mediaeval 2013 set"]
+    for part, numbers in parts.items():
+        (bench / "gtzan").mkdir(parents=True, exist_ok=True)
+        names = [f"{genres[i]}/{i}.wav" for i in numbers]
+        (bench / "gtzan" / f"{part}_filtered.txt").write_text("\n".join(names))
+        for i in numbers:
+            slow = genres[i] == "blues"
+            folder = "0" if part == "train" else "d"
+            rows.append(f"{i}\t{int(slow)}\t{int(not slow)}\t{folder}/{i}-0-29.wav")
+            songs.append(f"{i},{2.0 if slow else 8.0},5")
+            info.append(f"{i},{'development' if part == 'train' else 'evaluation'}")
+            notes[part][f"note-{i}"] = {"pitch": 60 + slow, "instrument_family_str": "bass", "instrument_str": str(i)}
+            wave = clicks(70 + i if slow else 170 + i, 4.0)
+            for place in (
+                f"gtzan/genres_original/{genres[i]}/{i}.wav", f"mtt/{folder}/{i}-0-29.wav",
+                f"emomusic/clips_45seconds/{i}.mp3", f"nsynth/nsynth-{part}/audio/note-{i}.wav",
+            ):  # fmt: skip
+                (bench / place).parent.mkdir(parents=True, exist_ok=True)
+                soundfile.write(bench / place, wave, RATE)
+        (bench / f"nsynth/nsynth-{part}/examples.json").write_text(json.dumps(notes[part]))
+    (bench / "mtt/annotations_final.csv").write_text("\n".join(rows))
+    (bench / "emomusic/static_annotations.csv").write_text("\n".join(songs))
+    (bench / "emomusic/songs_info.csv").write_text("\n".join(info))
+    monkeypatch.setenv("MLLM_BENCHMARKS", str(bench))
+    save_tiny_text_model(tmp_path / "text")
+    tasks = ["gtzan", "mtt", "emomusic_arousal", "nsynth_pitch"]
+    model = f"cascade:{tmp_path / 'text'}"
+    found = baselines.measure(tmp_path, tasks, tmp_path / "out", model=model, tower="tempogram")["tasks"]
+    probe = "tool: linear probe on tempogram features"
+    assert [found[name][probe]["n"] for name in tasks] == [4] * 4
+    assert found["gtzan"][probe]["accuracy"] == found["nsynth_pitch"][probe]["accuracy"] == 1
+    assert found["mtt"][probe]["extras"] == {"mAP": 1, "ROC-AUC": 1}
+    assert found["emomusic_arousal"][probe]["extras"]["R²"] > 0.5
+    assert "majority" in found["gtzan"] and found["gtzan"]["majority"]["accuracy"] == 0.5

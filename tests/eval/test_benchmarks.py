@@ -121,10 +121,13 @@ def sets(tmp_path_factory) -> Path:
         rows = {"QA": [qa, qa | {"is_audioset_eval": False}]}
         _write(root / f"musicinstruct/MusicInstruct/music_instruct_{length}.json", rows)
     _write(root / "gtzan/test_filtered.txt", "blues/blues.00012.wav\n")
+    _write(root / "gtzan/train_filtered.txt", "jazz/jazz.00001.wav\nrock/rock.00002.wav\n")
     _write(root / "giantsteps/annotations/key/10089.LOFI.key", "D major\n")
     _write(root / "giantsteps/annotations/key/2.LOFI.key", "G minor / D minor\n")
     note = {"pitch": 64, "instrument_family_str": "bass", "instrument_str": "bass_synthetic_068"}
     _write(root / "nsynth/nsynth-test/examples.json", {"bass_synthetic_068-049-025": note})
+    _write(root / "giantsteps/mtg/annotations/annotations.txt", "ID\tMANUAL KEY\tC\t\n5061\tD# minor\t2\t\n"
+           "10\tD minor\t1\t\n11\tC major / A minor\t2\t\n10981\t-\t0\t\n")  # fmt: skip
     _write(root / "mtt/annotations_final.csv", "clip_id\tslow\tflute\tmp3_path\n2\t1\t0\td/a-b-0-29.mp3\n"
            "3\t0\t1\t0/c-d-0-29.mp3\n")  # fmt: skip
     _write(root / "emomusic/static_annotations.csv", "song_id,mean_arousal,mean_valence\n2,3.1,3\n3,3.5,6.5\n")
@@ -339,6 +342,23 @@ def test_another_version_of_a_set_is_not_mixed_in(sets, tmp_path, monkeypatch) -
     file.write_text(first)
     file.rename(file.with_name("renamed.csv"))
     assert run("ziqi_eval")["run"]["benchmarks_sha256"] == before["run"]["benchmarks_sha256"]
+
+
+def test_probes_have_a_train_part_of_their_own(sets, tmp_path) -> None:
+    train = {name: b.train_items(sets) for name, b in BENCHMARKS.items() if b.train}
+    assert [item.truth for item in train["giantsteps_key"]] == ["D# minor"]  # one key, and certain
+    assert {item.truth for item in train["gtzan"]} == {"jazz", "rock"}
+    assert [(item.id, item.truth) for item in train["mtt"]] == [("3", ["flute"])]
+    assert [(item.id, item.truth) for item in train["emomusic_valence"]] == [("2", 3.0)]
+    assert train["nsynth_pitch"] == train["nsynth_instrument"] == []  # not here
+    for name, items in train.items():
+        asked = {item.id for item in BENCHMARKS[name].items(sets)}
+        assert all(item.id not in asked and item.audio[0].is_relative_to(sets) for item in items)
+        assert BENCHMARKS[name].train_items(tmp_path) == []
+    assert BENCHMARKS["muchomusic"].train_items(sets) == [] and len(BENCHMARKS["gtzan"].train_items(sets, limit=1)) == 1
+    changed = shutil.copytree(sets, tmp_path / "bench")
+    (changed / "gtzan/train_filtered.txt").write_text("jazz/jazz.00001.wav\n")
+    assert BENCHMARKS["gtzan"].sha256(changed) != BENCHMARKS["gtzan"].sha256(sets)
 
 
 def test_the_hash_of_a_set_is_over_all_that_its_items_are_read_from(sets, tmp_path) -> None:
