@@ -7,15 +7,12 @@ clips of a build say nothing of their chords; so their truth is exact, and the m
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from mllm.audio import load_audio
-from mllm.estimators import RATE, estimate_chords
 from mllm.eval.chord_recordings import BARS, progression, recording
-from mllm.eval.classical import NOTES
+from mllm.eval.chord_templates import Templates, judged
 from mllm.eval.item import Item
-from mllm.eval.metrics.chords import Chords, chord_scores, harte_label
+from mllm.eval.metrics.chords import harte_label
 from mllm.eval.task import Task, Verdict, refuses
 
 COUNT = 60
@@ -53,29 +50,7 @@ def score(answer: str, item: Item) -> Verdict:
     """The chords named stand in the bars in order."""
     labels = parse(answer)
     spans = [(start, end, name) for (start, end, _), name in zip(item.truth, labels or [], strict=False)]
-    return _judged(item, spans, labels)
-
-
-def _judged(item: Item, said: Chords, parsed: list[str] | None) -> Verdict:
-    found = chord_scores(item.truth, said)
-    return Verdict(parsed, found["majmin"], {name: found[name] for name in ("root", "triads", "sevenths", "mirex")})
-
-
-class Templates:
-    """Chroma against templates of 24 triads, decoded by Viterbi; nothing fitted, and it is not told the bars."""
-
-    name = "librosa chroma + triad templates"
-
-    def answers(self, train: Sequence[Item], items: Sequence[Item], advance: Callable[[], None]) -> Iterator[Verdict]:
-        """See `mllm.eval.task.Tool`."""
-        for item in items:
-            spans: list[tuple[float, float, str]] = []
-            for found in estimate_chords(load_audio(item.audio[0], RATE)):
-                before = spans[-1][1] if spans else 0.0
-                spans += [(before, found.start, "N")] if found.start > before else []
-                spans.append((found.start, found.end, str(harte_label(NOTES[found.root] + found.kind))))
-            advance()
-            yield _judged(item, spans, [label for *_, label in spans])
+    return judged(item, spans, labels)
 
 
 TASK = Task(

@@ -10,14 +10,13 @@ from pathlib import Path
 
 import numpy as np
 
-from mllm.eval.data import EvalClip, read_clips
+from mllm.eval.clip_pairs import pair_of
+from mllm.eval.data import read_clips
 from mllm.eval.item import Item
 from mllm.eval.task import EvalError, Task, Verdict, exact, refuses
 from mllm.eval.tasks import verify
 
 COUNT = 120
-FASTER = 1.25
-"""Of two tempi that are compared one is at least so many times the other."""
 SAME = {"metre": "Do both recordings have the same metre? Answer yes or no.",
         "key": "Are both recordings in the same key? Answer yes or no.",
         "instruments": "Are both recordings played by the same instrument? Answer yes or no."}  # fmt: skip
@@ -37,7 +36,7 @@ def items(data: Path, split: str, limit: int | None, seed: int) -> list[Item]:
     kinds = [*SAME, "faster"]
     for number in range(COUNT):
         of, yes = kinds[number % len(kinds)], bool(number // len(kinds) % 2)
-        if pair := _pair(clips, of, yes, rng):
+        if pair := pair_of(clips, of, yes, rng):
             first, second = pair
             truth = ("first" if yes else "second") if of == "faster" else "yes" if yes else "no"
             found.append(
@@ -46,21 +45,6 @@ def items(data: Path, split: str, limit: int | None, seed: int) -> list[Item]:
                 )
             )  # fmt: skip
     return found[:limit]
-
-
-def _pair(clips: list[EvalClip], of: str, yes: bool, rng: np.random.Generator) -> tuple[EvalClip, EvalClip] | None:
-    """Two clips of different works of which `of` is true (yes) or not."""
-    for _ in range(200 if len(clips) > 1 else 0):
-        one, two = (clips[int(i)] for i in rng.choice(len(clips), 2, replace=False))
-        if one.facts.get("tune_id", one.name) == two.facts.get("tune_id", two.name):
-            continue
-        if of == "faster":
-            fits = one.facts["tempo"] / two.facts["tempo"] >= FASTER
-            if fits or two.facts["tempo"] / one.facts["tempo"] >= FASTER:
-                return (one, two) if fits == yes else (two, one)
-        elif one.facts.get(of) and two.facts.get(of) and (one.facts[of] == two.facts[of]) == yes:
-            return one, two
-    return None
 
 
 def score(answer: str, item: Item) -> Verdict:

@@ -7,7 +7,7 @@ import re
 
 from mllm.eval import classical, note_tools
 from mllm.eval.data import clip_task
-from mllm.eval.task import Facts, refuses
+from mllm.eval.task import refuses
 
 _MODES = "major|minor|dorian|mixolydian|phrygian|lydian|locrian|aeolian|ionian"
 _SIGNS = {"#": "#", "♯": "#", "sharp": "#", "b": "b", "♭": "b", "flat": "b", None: ""}
@@ -41,16 +41,11 @@ def split(key: str) -> tuple[int, str]:
     return classical.pitch_class(tonic), mode
 
 
-def truth(facts: Facts) -> str | None:
-    """The key's name."""
-    return f"{facts['tonic']} {facts['mode']}" if facts.get("tonic") else None
-
-
 TASK = clip_task(
     name="key",
     title="key (tonic and mode)",
     question="What key is this in?",
-    truth=truth,
+    truth=lambda facts: f"{facts['tonic']} {facts['mode']}" if facts.get("tonic") else None,
     parse=parse,
     right=lambda answer, truth: split(answer) == split(truth),
     extras={"tonic alone": lambda answer, truth: split(answer)[0] == split(truth)[0]},

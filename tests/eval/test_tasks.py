@@ -217,3 +217,8 @@ def test_all_tasks_say_what_makes_an_answer_right():
     for name, task in TASKS.items():
         assert task.name == name and task.title and task.version
     assert {"instrument", "key", "tempo", "metre", "match", "transcribe", "score_form", "compare"} <= TASKS.keys()
+
+
+def test_a_task_is_one_short_file():
+    files = [file for file in Path(abstention.__file__).parent.glob("*.py") if file.name != "__init__.py"]
+    assert len(files) > 15 and max(len(file.read_text().splitlines()) for file in files) <= 60
