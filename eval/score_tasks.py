@@ -15,6 +15,7 @@ from typing import Annotated, Any
 import typer
 
 from mllm.errors import MllmError
+from mllm.eval.commands import command, named, unless
 from mllm.eval.run import evaluate
 from mllm.eval.task import EvalError, Task
 from mllm.eval.tasks import score_and_sound, scores, theory, transcribe
@@ -27,10 +28,14 @@ UNTUNED = "text:smollm2"
 
 def score_tasks(data: Path, model: str, output: Path, split: str = "test", limit: int = 40) -> dict[str, Any]:
     """The summary of `evaluate`. Raises EvalError where the data has no such questions."""
+    words = command("python -m mllm.eval.score_tasks", {
+        "--data": data, **named(model), "--limit": limit, "--output": output, "--split": unless(split, "test"),
+    })  # fmt: skip
     try:
         return evaluate(
-            model, None, data, output, limit, split=split, beside=[UNTUNED], conditions=CONDITIONS, registry=TASKS
-        )
+            model, None, data, output, limit, split=split, beside=[UNTUNED], conditions=CONDITIONS, registry=TASKS,
+            command=words,
+        )  # fmt: skip
     except (EvalError, RowsError) as error:
         if "no questions" in str(error):
             words = f"{data} has no questions about scores in the split {split!r}: see `notation` in a mixture"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -160,7 +161,9 @@ def test_a_model_is_asked_and_a_second_run_goes_on(model: str, tmp_path: Path) -
     command = ["--data", str(tmp_path / "rows.jsonl"), "--model", model, "--output", str(tmp_path / "out")]
     done = CliRunner().invoke(app, command)
     assert done.exit_code == 0, done.output
-    tasks = json.loads((tmp_path / "out/summary.json").read_text())["tasks"]
+    summary = json.loads((tmp_path / "out/summary.json").read_text())
+    tasks, words = summary["tasks"], shlex.split(summary["run"]["command"])
+    assert words[:3] == ["python", "-m", "mllm.eval.score_tasks"] and set(command) <= set(words)
     assert {name: task["model"]["n"] for name, task in tasks.items()} == dict.fromkeys([*KNOWN, "transcribe"], 1)
     assert all("beside text:smollm2-135m-instruct" in task for task in tasks.values())
     assert "text" in tasks["transcribe"] and all("no_score" in tasks[name] for name in KNOWN)
