@@ -148,7 +148,7 @@ def test_a_full_disk_leaves_the_checkpoint_before(settings, tmp_path, monkeypatc
 
 @pytest.mark.parametrize(
     "number",
-    [pytest.param(signal.SIGINT, marks=pytest.mark.slow, id="ctrl-c"), pytest.param(signal.SIGTERM, id="scheduler")],
+    [pytest.param(signal.SIGINT, id="ctrl-c"), pytest.param(signal.SIGTERM, marks=pytest.mark.slow, id="scheduler")],
 )
 def test_a_stop_saves_and_the_same_command_goes_on(settings, tmp_path, number):
     """The signal comes to every process of the group, the one that reads batches too."""
