@@ -4,7 +4,8 @@ Prompts are laid behind one another without filling, so that products see all to
 each prompt is computed by itself over its own length: sums fall as they would if nobody else were there. Where prompts
 begin alike, such as questions about one recording, the beginning is read once; the others take its keys and values.
 
-What makes that the same to the bit was measured in bfloat16 on a CPU (LOG, 2026-11-26): products (but see
+What makes that the same to the bit was measured in bfloat16 on a CPU with avx512_bf16 and without AMX, with the weights
+that `mllm.packed_weights` sorts (LOG, 2026-11-26; elsewhere it is nearly the same): products (but see
 `mllm.eval.row_products`), norms and rotary angles give a token the same bits in any company; so does causal attention
 if the queries before it are there, be they zeros, and if what is shared goes no further than `same_to` says. A prompt
 is read to the bits of `generate` of transformers, too; a step may round otherwise, as there one row goes alone.
@@ -47,13 +48,19 @@ class Piece(NamedTuple):
     end: int
 
 
+class Pieces(list[Piece]):
+    """What a packed sequence is made of; `asked`: the layers whose attention was given it."""
+
+    asked = 0
+
+
 def pieces_attention(
     module: torch.nn.Module,
     query: torch.Tensor,
     key: torch.Tensor,
     value: torch.Tensor,
     attention_mask: torch.Tensor | None,
-    pieces: Sequence[Piece] | None = None,
+    pieces: Pieces | None = None,
     scaling: float | None = None,
     **kwargs: Any,
 ) -> tuple[torch.Tensor, None]:
@@ -68,6 +75,7 @@ def pieces_attention(
     """
     if pieces is None:
         return sdpa_attention_forward(module, query, key, value, attention_mask, scaling=scaling, **kwargs)
+    pieces.asked += 1
     _, heads, _, size = query.shape
     shared = heads != key.shape[1]
     out = []
@@ -138,16 +146,21 @@ class Rows:
     Attributes:
         lengths: tokens of each row that have been read.
         places: that a row has room for.
-        of, at: row and place of each token that is being read [tokens].
+        of, at: row and place of each token that is being read [tokens]. pieces: that they make up.
     """
 
     def __init__(self, model: Any, prompts: Sequence[torch.Tensor], most: int):
         """`prompts`: embeddings [tokens, hidden]; `most`: tokens of an answer at most."""
         self.prompts, self.lengths, self.places = prompts, [0] * len(prompts), max(map(len, prompts)) + most
-        self.decoder, self.head, self.embeddings = model.get_decoder(), model.lm_head, model.get_input_embeddings()
+        self.decoder, self.head, self.embeddings = (
+            model.get_decoder(),
+            model.get_output_embeddings(),
+            model.get_input_embeddings(),
+        )
         self.decoder.config._attn_implementation = NAME  # where no pieces are given it is sdpa
         self.forbidden = torch.tensor(model.generation_config.suppress_tokens or [], dtype=torch.long)
         self.of = self.at = torch.empty(0, dtype=torch.long)
+        self.pieces = Pieces()
         self.cache = Cache(layers=[_Layer(self) for _ in range(self.decoder.config.num_hidden_layers)])
 
     def read(self) -> list[int]:
@@ -172,7 +185,7 @@ class Rows:
 
     def _read(self, rows: Sequence[int], starts: Sequence[int]) -> list[int]:
         """Read prompts from these places on; the token behind each."""
-        pieces, first = [], 0
+        pieces, first = Pieces(), 0
         for row, start in zip(rows, starts, strict=True):
             self.lengths[row] = len(self.prompts[row])
             pieces.append(Piece(row, 0, first, start, self.lengths[row]))
@@ -184,7 +197,7 @@ class Rows:
 
     def step(self, rows: Sequence[int], said: Sequence[int]) -> list[int]:
         """Read what some rows, in order, have said; the token behind."""
-        pieces: list[Piece] = []
+        pieces = Pieces()
         for first, row in enumerate(rows):
             before, length = pieces[-1] if pieces else None, self.lengths[row]
             if before and before.row + before.rows == row and before.start == length:
@@ -196,8 +209,9 @@ class Rows:
             self.lengths[row] += 1
         return self._pass(self.embeddings(torch.tensor(said)), pieces)
 
-    def _pass(self, tokens: torch.Tensor, pieces: list[Piece], ends: list[int] | None = None) -> list[int]:
+    def _pass(self, tokens: torch.Tensor, pieces: Pieces, ends: list[int] | None = None) -> list[int]:
         """Tokens [tokens, hidden] through the model; what it says behind those at `ends`, or behind all."""
+        self.pieces = pieces
         out = self.decoder(
             inputs_embeds=tokens[None], position_ids=self.at[None], past_key_values=self.cache, use_cache=True,
             pieces=pieces,
@@ -261,12 +275,29 @@ def _packs(rows: Iterable[int], lengths: Iterable[int]) -> Iterator[list[int]]:
         yield pack
 
 
-def attends_fully(model: Any) -> bool:
-    """Whether every layer looks at all that was read, by an attention that can be put in, as this takes for granted."""
+@torch.inference_mode()
+def answers_in_pieces(model: Any) -> bool:
+    """Whether a model can be asked so: every layer looks at all that was read, and hands the pieces to its attention.
+
+    Two tokens are read to see. If it is false, the model is as it was.
+    """
     config = model.config.get_text_config()
     kinds = getattr(config, "layer_types", None) or ("full_attention",)
-    fully = set(kinds) == {"full_attention"} and getattr(config, "sliding_window", None) is None
-    return fully and config._attn_implementation in ("sdpa", NAME)
+    if set(kinds) != {"full_attention"} or getattr(config, "sliding_window", None) is not None:
+        return False
+    settings = model.get_decoder().config
+    before = settings._attn_implementation
+    if before not in ("sdpa", NAME):
+        return False
+    try:
+        rows = Rows(model, [model.get_input_embeddings()(torch.tensor([0, 1]))], 1)
+        rows.read()
+        handed = rows.pieces.asked == config.num_hidden_layers
+    except Exception:  # what a layer says that was not made for this may be anything
+        handed = False
+    if not handed:
+        settings._attn_implementation = before
+    return handed
 
 
 def token_bytes(model: Any) -> int:
@@ -281,7 +312,7 @@ def generate(model: Any, prompts: Sequence[torch.Tensor], most: int, ends: froze
     """Greedy tokens behind each prompt, without the one that ends it.
 
     Args:
-        model: ours, or a causal language model of transformers, that `attends_fully`.
+        model: ours, or a causal language model of transformers, that `answers_in_pieces`.
         prompts: embeddings [tokens, hidden].
         most: tokens of an answer at most.
         ends: tokens that end an answer.

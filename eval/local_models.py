@@ -17,7 +17,7 @@ import torch
 
 from mllm.assemble import MODELS, load_model, text_model_folder
 from mllm.errors import AudioError, PromptError, WeightsError
-from mllm.eval.batched_generation import attends_fully, generate, token_bytes
+from mllm.eval.batched_generation import answers_in_pieces, generate, token_bytes
 from mllm.eval.respondents import Failure, folder_hash
 from mllm.eval.row_products import even_out
 from mllm.eval.sounds import Sound
@@ -51,7 +51,7 @@ class _Local:
         prompts = self._prompts(messages, max_new_tokens)
         out: list[str | Failure] = [p if isinstance(p, Failure) else "" for p in prompts]
         room = ROW_BYTES // token_bytes(self.model)
-        for batch in _batches(prompts, [0] * len(prompts), ROWS, room):
+        for batch in _batches(prompts, [0] * len(prompts), ROWS, room, max_new_tokens):
             for i, text in zip(batch, self._generate([prompts[i] for i in batch], max_new_tokens), strict=True):
                 out[i] = text
         return out
@@ -74,6 +74,10 @@ class _Local:
         config = self.model.config
         return int(getattr(config, "text_config", config).max_position_embeddings)
 
+    @cached_property
+    def _in_pieces(self) -> bool:
+        return answers_in_pieces(self.model)
+
     @torch.inference_mode()
     def _prompts(self, messages: Sequence[Messages], room: int) -> list[Any]:
         out: list[Any] = []
@@ -91,7 +95,7 @@ class _Local:
     def _generate(self, prompts: Sequence[torch.Tensor], max_new_tokens: int) -> list[str]:
         ends = self.model.generation_config.eos_token_id
         ends = ends if isinstance(ends, list) else [ends or self.tokenizer.eos_token_id]
-        if attends_fully(self.model):
+        if self._in_pieces:
             tokens: Any = generate(self.model, prompts, max_new_tokens, frozenset(ends))
         else:
             embeds, mask = _padded(prompts)
@@ -133,13 +137,18 @@ class _Local:
         return [pairs[i : i + count] for i in range(0, len(pairs), count)]
 
 
-def _batches(prompts: Sequence[Any], kinds: Sequence[int], most: int, most_tokens: int) -> list[list[int]]:
-    """Places of prompts that go together: of one kind and alike in length, so many rows and padded tokens at most."""
+def _batches(
+    prompts: Sequence[Any], kinds: Sequence[int], most: int, most_tokens: int, answer: int = 0
+) -> list[list[int]]:
+    """Places of prompts that go together: of one kind, alike in length, so many rows and tokens at most.
+
+    `answer`: tokens that each needs besides.
+    """
     out: list[list[int]] = []
     there = [i for i, prompt in enumerate(prompts) if not isinstance(prompt, Failure)]
     for i in sorted(there, key=lambda i: (kinds[i], len(prompts[i]))):
         batch = out[-1] if out else []
-        full = len(batch) == most or (len(batch) + 1) * len(prompts[i]) > most_tokens
+        full = len(batch) == most or (len(batch) + 1) * (len(prompts[i]) + answer) > most_tokens
         if batch and not full and kinds[batch[0]] == kinds[i]:
             batch.append(i)
         else:

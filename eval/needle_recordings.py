@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from itertools import chain, islice, repeat
 from pathlib import Path
 
@@ -9,14 +10,13 @@ import numpy as np
 
 from mllm.eval.data import EvalClip, data_hash, read_clips
 from mllm.eval.made_recordings import joined, kept
-from mllm.eval.task import EvalError
-from mllm.eval.tasks import instrument
+from mllm.eval.task import EvalError, Facts
 
 FEWEST = 3
 """Clips of a family that it must have to take part."""
 
 
-def families(data: Path, split: str) -> dict[str, list[EvalClip]]:
+def families(data: Path, split: str, family_of: Callable[[Facts], str | None]) -> dict[str, list[EvalClip]]:
     """Clips of one instrument by its family; nothing where the data has no clips."""
     try:
         clips = read_clips(data, split)
@@ -24,7 +24,7 @@ def families(data: Path, split: str) -> dict[str, list[EvalClip]]:
         return {}
     of: dict[str, list[EvalClip]] = {}
     for clip in clips:
-        if clip.facts.get("instruments") and (family := instrument.truth(clip.facts)):
+        if clip.facts.get("instruments") and (family := family_of(clip.facts)):
             of.setdefault(family, []).append(clip)
     return {family: some for family, some in of.items() if len(some) >= FEWEST}
 

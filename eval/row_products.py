@@ -18,7 +18,10 @@ _PROBES = 256  # random rows, of which a tenth or more round otherwise where any
 
 
 class NeverAlone(StandIn):
-    """Stands for such a layer; a row alone goes through twice, and gets the bits that it has among others."""
+    """Stands for such a layer; a row alone goes through twice, and gets the bits that it has among others.
+
+    Where layers are one product (`mllm.packed_weights`), a row alone costs one for each of them.
+    """
 
     def __init__(self, layer: Any):
         super().__init__(layer)

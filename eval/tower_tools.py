@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import logging
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ import numpy as np
 import torch
 
 from mllm.audio import load_audio
+from mllm.errors import AudioError
 from mllm.eval.classical import logistic
 from mllm.eval.controls import KIND
 from mllm.eval.item import Item
@@ -28,6 +30,7 @@ from mllm.feature_extraction import MusicLMFeatureExtractor
 from mllm.towers import load_tower
 from mllm.whole_files import write_whole
 
+LOG = logging.getLogger("mllm.eval")
 MOST_CLASSES = 128
 """Different answers up to which they are classes to a probe."""
 RIDGE = 10.0
@@ -70,20 +73,38 @@ class TowerFeatures:
         with np.load(self._file, allow_pickle=False) as kept:
             return dict(zip(kept["names"].tolist(), kept["values"], strict=True))
 
-    def of(self, paths: Sequence[Path], advance: Callable[[], None]) -> np.ndarray:
-        """[recordings, 2 x the tower's features] float32; `advance` is called once a recording. Raises AudioError."""
+    def of(
+        self, paths: Sequence[Path], advance: Callable[[], None], broken: dict[int, str] | None = None
+    ) -> np.ndarray:
+        """[recordings, 2 x the tower's features] float32; `advance` is called once a recording.
+
+        Raises AudioError for one that cannot be read; with `broken` it is left out, and stands there with the reason.
+        """
         rows, new = [], 0
-        for path in paths:
-            name = recording(path).key
-            if name not in self._known:
-                self._known[name], new = self._pooled(path), new + 1
-                if new % SAVED_EVERY == 0:
-                    self._save()
-            rows.append(self._known[name])
+        for place, path in enumerate(paths):
+            try:
+                name = recording(path).key
+                if name not in self._known:
+                    self._known[name], new = self._pooled(path), new + 1
+                    if new % SAVED_EVERY == 0:
+                        self._save()
+                rows.append(self._known[name])
+            except (AudioError, OSError) as error:
+                if broken is None:
+                    raise
+                broken[place] = str(error)
             advance()
         if new % SAVED_EVERY:
             self._save()
-        return np.stack(rows)
+        return np.stack(rows) if rows else np.empty((0, 0), np.float32)
+
+    def learned(self, train: Sequence[Item], advance: Callable[[], None]) -> tuple[list[Item], np.ndarray]:
+        """Those of TRAIN whose recordings can be read, and their features; how many others there are is told."""
+        broken: dict[int, str] = {}
+        rows = self.of([item.audio[0] for item in train], advance, broken)
+        if broken:
+            LOG.warning("%d recordings of TRAIN are left out: %s", len(broken), next(iter(broken.values())))
+        return [item for place, item in enumerate(train) if place not in broken], rows
 
     @torch.inference_mode()
     def _pooled(self, path: Path) -> np.ndarray:
@@ -141,15 +162,15 @@ class TowerTool:
         self, train: Sequence[Item], items: Sequence[Item], advance: Callable[[], None]
     ) -> Iterator[str | Verdict]:
         """Answers as the task's guesses put them, judged as guesses are."""
-        learn = [(item, guess) for item in train if (guess := self.task.guess(item)) is not None]
-        measured = self.features.of([item.audio[0] for item, _ in learn] + [item.audio[0] for item in items], advance)
-        kinds = [item.strata.get(KIND, "") for item, _ in learn]
+        learn, known = self.features.learned([item for item in train if self.task.guess(item) is not None], advance)
+        measured = self.features.of([item.audio[0] for item in items], advance)
+        kinds = [item.strata.get(KIND, "") for item in learn]
         fitted: dict[str, Decide] = {}
         judge = self.task.credit or self.task.score
-        for item, x in zip(items, measured[len(learn) :], strict=True):
+        for item, x in zip(items, measured, strict=True):
             kind = item.strata.get(KIND, "")
             if kind not in fitted and (mine := [i for i, of in enumerate(kinds) if of == kind]):
-                fitted[kind] = self.fit(measured[mine], [learn[i][1] for i in mine])
+                fitted[kind] = self.fit(known[mine], [str(self.task.guess(learn[i])) for i in mine])
             yield judge(fitted[kind](x), item) if kind in fitted else Verdict(None, 0.0)
 
 
@@ -169,13 +190,13 @@ class TagProbe:
         from sklearn.pipeline import make_pipeline
         from sklearn.preprocessing import StandardScaler
 
-        measured = self.features.of([item.audio[0] for item in [*train, *items]], advance)
-        learn, ask = measured[: len(train)], measured[len(train) :]
+        learn, known = self.features.learned(train, advance)
+        ask = self.features.of([item.audio[0] for item in items], advance)
         sure: dict[str, np.ndarray] = {}
-        for tag in sorted({tag for item in train for tag in item.truth}):
-            true = [tag in item.truth for item in train]
+        for tag in sorted({tag for item in learn for tag in item.truth}):
+            true = [tag in item.truth for item in learn]
             if not all(true):
-                probe = make_pipeline(StandardScaler(), LogisticRegression(C=0.01, max_iter=1000)).fit(learn, true)
+                probe = make_pipeline(StandardScaler(), LogisticRegression(C=0.01, max_iter=1000)).fit(known, true)
                 sure[tag] = probe.predict_proba(ask)[:, 1]
         for i, item in enumerate(items):
             named = ", ".join(tag for tag in sure if sure[tag][i] >= 0.5)

@@ -51,7 +51,8 @@ def with_mark(data: bytes, suffix: str, mark: str) -> bytes:
     """
     if suffix == ".abc":
         lines = data.decode().splitlines(keepends=True)
-        place = 1 + max(i for i, line in enumerate(lines) if line[:2] in ("X:", "T:"))
+        ends = next((i for i, line in enumerate(lines) if line.startswith("K:")), len(lines))  # of the header
+        place = 1 + max(i for i, line in enumerate(lines[:ends]) if line[:2] in ("X:", "T:"))
         return "".join([*lines[:place], f"N:{mark}\n".replace("%", "\\%"), *lines[place:]]).encode()
     if suffix in MIDI:
         from symusic import Score as Midi

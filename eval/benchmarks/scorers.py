@@ -89,9 +89,12 @@ def _order(answer: str, item: Item) -> Verdict:
 
 
 def _tags(answer: str, item: Item) -> Verdict:
-    """F1 of the tags named."""
-    words = " ".join(["", *re.findall(r"[\w#]+", answer.casefold()), ""])
-    said = {tag for tag in item.meta["tags"] if f" {tag.casefold()} " in words}
+    """F1 of the tags named; "no voice" names no "voice"."""
+    words, said = " ".join(["", *re.findall(r"[\w#]+", answer.casefold()), ""]), set()
+    for tag in sorted(item.meta["tags"], key=len, reverse=True):
+        if f" {tag.casefold()} " in words:
+            said.add(tag)
+            words = words.replace(f" {tag.casefold()} ", " | ")
     true = set(item.truth)
     both = len(said & true)
     score = 2 * both / (len(said) + len(true)) if both else 0.0
@@ -156,7 +159,7 @@ SCORERS: dict[str, Scorer] = {
     "rating": Scorer("one less the share of the scale that it is off", _rating, overall=_together),
     "number": Scorer("the one number", _number, guess=lambda item: str(item.truth)),
     "order": Scorer("Kendall's tau of the order", _order, guess=lambda item: None),
-    "tags": Scorer("F1 of tags", _tags, tokens=128, overall=_tags_together, guess=lambda item: None),
+    "tags": Scorer("F1 of tags", _tags, tokens=128, overall=_tags_together, guess=lambda item: None, version="2"),
     "caption": Scorer(
         "R@1: nearest to what people wrote of the own track, among all of the set", _caption, tokens=128,
         overall=_captions_together, guess=lambda item: None, version="2",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 import string
 import unicodedata
@@ -89,6 +90,7 @@ def _letters(text: str, options: Sequence[str]) -> set[int]:
     return chosen
 
 
+@functools.lru_cache(1 << 16)  # constants are held against every question of a set
 def _words(text: str) -> str:
     """The words of a text in lower case, a space between them; signs that are part of names stay (C#, 4/4)."""
     text = unicodedata.normalize("NFKC", text).replace("’", "'").casefold()
@@ -103,6 +105,8 @@ def _named(text: str, options: Sequence[str]) -> set[int]:
         words = _words(option)
         if words and words == said:
             return {index}
+        if words not in said:
+            continue
         # Chinese is written without spaces between words
         edge = "" if any("\u4e00" <= letter <= "\u9fff" for letter in words) else r"(?<!\S)"
         found = re.finditer(f"{edge}{re.escape(words)}{edge.replace('<', '')}", said) if words else ()

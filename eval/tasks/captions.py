@@ -12,23 +12,23 @@ from typing import Any
 from mllm.eval.caption_figures import judged
 from mllm.eval.item import Item
 from mllm.eval.row_tasks import answer_of, row_task
-from mllm.eval.stated_facts import READERS, holds, stated
+from mllm.eval.stated_facts import FACTS, holds, stated
 from mllm.eval.task import Figure, Verdict
 from mllm.rows import Row
 
 
 def truth(row: Row) -> dict[str, Any] | None:
-    facts, asked = row.get("facts") or {}, (*READERS, "instruments")
-    if not set(asked) <= facts.keys():
+    facts = row.get("facts") or {}
+    if not set(FACTS) <= facts.keys():
         return None
-    return {name: facts[name] for name in asked} | {"caption": answer_of(row)}
+    return {name: facts[name] for name in FACTS} | {"caption": answer_of(row)}
 
 
 def score(answer: str, item: Item) -> Verdict:
     """F1 of the facts; a description that states none is unread."""
     said = stated(answer)
     right = {(name, value) for name, value in said if holds(name, value, item.truth)}
-    count = len(READERS) + len(set(item.truth["instruments"]))
+    count = len(FACTS) - 1 + len(set(item.truth["instruments"]))
     precision, recall = len(right) / max(1, len(said)), min(1.0, len(right) / count)
     f1 = 2 * precision * recall / (precision + recall) if right else 0.0
     return Verdict(sorted(map(list, said)) if said else None, f1, {"precision": precision, "recall": recall})

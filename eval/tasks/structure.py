@@ -47,13 +47,14 @@ def score(answer: str, item: Item) -> Verdict:
     of = item.strata["of"]
     if of == "label":
         labels = {one or other for one, other in _LABEL.findall(answer.strip())}
-        return Verdict(", ".join(sorted(labels)) or None, labels == {item.truth})
+        return Verdict(", ".join(sorted(labels)) or None, float(labels == {item.truth}))
     if of == "start":
         times = {60 * int(m) + int(s) for m, s in _CLOCK.findall(answer)}
-        return Verdict(sorted(times) or None, len(times) == 1 and abs(min(times) - float(item.truth)) <= TOLERANCE)
+        right = len(times) == 1 and abs(min(times) - float(item.truth)) <= TOLERANCE
+        return Verdict(sorted(times) or None, float(right))
     said = key.parse(answer) if of == "key" else metre.parse(answer)
     same = key.split if of == "key" else str
-    return Verdict(said, said is not None and same(said) == same(item.truth))
+    return Verdict(said, float(said is not None and same(said) == same(item.truth)))
 
 
 TASK = Task("structure", "what happens when (long recordings)", items, score, max_new_tokens=40)

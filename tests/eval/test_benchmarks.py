@@ -344,6 +344,13 @@ def test_another_version_of_a_set_is_not_mixed_in(sets, tmp_path, monkeypatch) -
     assert run("ziqi_eval")["run"]["benchmarks_sha256"] == before["run"]["benchmarks_sha256"]
 
 
+def test_a_tag_within_another_is_not_named() -> None:
+    item = Item("1", "Tags?", ["no voice", "quiet"], meta={"tags": ["voice", "no voice", "quiet", "no vocal"]})
+    verdict = SCORERS["tags"].score("no voice, quiet", item)
+    assert (verdict.parsed, verdict.score) == (["no voice", "quiet"], 1)
+    assert SCORERS["tags"].score("voice; quiet", item).parsed == ["quiet", "voice"]
+
+
 def test_probes_have_a_train_part_of_their_own(sets, tmp_path) -> None:
     train = {name: b.train_items(sets) for name, b in BENCHMARKS.items() if b.train}
     assert [item.truth for item in train["giantsteps_key"]] == ["D# minor"]  # one key, and certain

@@ -7,9 +7,9 @@ import random
 import pytest
 import torch
 from torch.nn import functional as F
-from transformers import LlamaConfig, LlamaForCausalLM
+from transformers import AutoModelForCausalLM, BioGptConfig, LlamaConfig, LlamaForCausalLM, StableLmConfig
 
-from mllm.eval.batched_generation import beginnings, same_to
+from mllm.eval.batched_generation import NAME, answers_in_pieces, beginnings, generate, same_to
 from mllm.eval.row_products import NeverAlone, even_out
 from mllm.packed_weights import pack_weights
 
@@ -80,3 +80,29 @@ def test_attention_of_shared_beginnings_is_the_same_to_the_bit(same_bits):
         silent = q.clone()
         silent[:, :, :shared] = 0
         assert torch.equal(attend(silent, k, v, one)[:, :, shared:], first[:, :, shared:])
+
+
+HEADS = {"num_attention_heads": 2, "num_key_value_heads": 2}
+SMALL = {"vocab_size": 64, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2}
+
+
+@pytest.mark.parametrize(("config", "whether"), [(StableLmConfig, False), (BioGptConfig, True), (LlamaConfig, True)])
+@torch.inference_mode()
+def test_only_models_that_hand_the_pieces_down_are_asked_so(config, whether):
+    """StableLM's layers drop what they do not know; BioGPT's head has a name of its own."""
+    torch.manual_seed(0)
+    model = AutoModelForCausalLM.from_config(config(**SMALL, **HEADS)).eval()
+    before = model.get_decoder().config._attn_implementation
+    assert answers_in_pieces(model) == whether
+    assert model.get_decoder().config._attn_implementation == (NAME if whether else before)
+    prompts = [model.get_input_embeddings()(torch.arange(3, 3 + length)) for length in (1, 7, 40, 40)]
+    alone = [
+        model.generate(
+            inputs_embeds=prompt[None], attention_mask=torch.ones(1, len(prompt), dtype=torch.long), do_sample=False,
+            max_new_tokens=6, eos_token_id=63,
+        )[0].tolist()
+        for prompt in prompts
+    ]  # fmt: skip
+    if whether:
+        ours = generate(model, prompts, 6, frozenset([63]))
+        assert [one[: one.index(63)] if 63 in one else one for one in alone] == ours
