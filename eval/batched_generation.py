@@ -28,8 +28,8 @@ from transformers.masking_utils import sdpa_mask
 
 NAME = "mllm_pieces"
 """`attn_implementation` of this."""
-READ_TOKENS = 4096
-"""Tokens that are read at once."""
+READ_TOKENS, WEIGHED = 4096, 256
+"""Tokens that are read at once, and those whose likelihood is had at once."""
 
 
 class Piece(NamedTuple):
@@ -163,13 +163,19 @@ class Rows:
         self.pieces = Pieces()
         self.cache = Cache(layers=[_Layer(self) for _ in range(self.decoder.config.num_hidden_layers)])
 
-    def read(self) -> list[int]:
-        """Read all prompts; the first token of each row's answer."""
-        begun = beginnings(self.prompts)
+    def read(self, begun: Sequence[tuple[int, int]]) -> list[torch.Tensor]:
+        """Read all prompts.
+
+        Args:
+            begun: for each an earlier one whose tokens it takes, and how many, as `beginnings` finds them.
+
+        Returns:
+            Hidden states of the tokens that each row has read itself [tokens, hidden].
+        """
         levels: list[int] = []
         for other, start in begun:
             levels.append(levels[other] + 1 if start else 0)
-        said = [0] * len(self.prompts)
+        read: dict[int, torch.Tensor] = {}
         for level in range(max(levels) + 1):
             taking: dict[tuple[int, int], list[int]] = defaultdict(list)
             here = [row for row, of_row in enumerate(levels) if of_row == level]
@@ -179,12 +185,11 @@ class Rows:
                 for layer in self.cache.layers if start else ():
                     layer.take(torch.tensor(rows), other, start)
             for rows in _packs(here, [len(self.prompts[row]) - begun[row][1] for row in here]):
-                for row, token in zip(rows, self._read(rows, [begun[row][1] for row in rows]), strict=True):
-                    said[row] = token
-        return said
+                read |= zip(rows, self._read(rows, [begun[row][1] for row in rows]), strict=True)
+        return [read[row] for row in range(len(self.prompts))]
 
-    def _read(self, rows: Sequence[int], starts: Sequence[int]) -> list[int]:
-        """Read prompts from these places on; the token behind each."""
+    def _read(self, rows: Sequence[int], starts: Sequence[int]) -> Sequence[torch.Tensor]:
+        """Read prompts from these places on; their hidden states."""
         pieces, first = Pieces(), 0
         for row, start in zip(rows, starts, strict=True):
             self.lengths[row] = len(self.prompts[row])
@@ -193,10 +198,10 @@ class Rows:
         self.of = torch.cat([torch.full((end - start,), row) for row, _, _, start, end in pieces])
         self.at = torch.cat([torch.arange(start, end) for _, _, _, start, end in pieces])
         tokens = torch.cat([self.prompts[row][start:] for row, _, _, start, _ in pieces])
-        return self._pass(tokens, pieces, [first + end - start - 1 for _, _, first, start, end in pieces])
+        return self._pass(tokens, pieces).split([end - start for _, _, _, start, end in pieces])
 
-    def step(self, rows: Sequence[int], said: Sequence[int]) -> list[int]:
-        """Read what some rows, in order, have said; the token behind."""
+    def step(self, rows: Sequence[int], said: Sequence[int]) -> torch.Tensor:
+        """Read what some rows, in order, have said; hidden states [rows, hidden]."""
         pieces = Pieces()
         for first, row in enumerate(rows):
             before, length = pieces[-1] if pieces else None, self.lengths[row]
@@ -209,17 +214,28 @@ class Rows:
             self.lengths[row] += 1
         return self._pass(self.embeddings(torch.tensor(said)), pieces)
 
-    def _pass(self, tokens: torch.Tensor, pieces: Pieces, ends: list[int] | None = None) -> list[int]:
-        """Tokens [tokens, hidden] through the model; what it says behind those at `ends`, or behind all."""
+    def _pass(self, tokens: torch.Tensor, pieces: Pieces) -> torch.Tensor:
+        """Tokens [tokens, hidden] through the model."""
         self.pieces = pieces
         out = self.decoder(
             inputs_embeds=tokens[None], position_ids=self.at[None], past_key_values=self.cache, use_cache=True,
             pieces=pieces,
         )  # fmt: skip
-        hidden = out.last_hidden_state[0]
-        logits = self.head(hidden if ends is None else hidden[ends])
+        return out.last_hidden_state[0]
+
+    def likeliest(self, hidden: torch.Tensor) -> list[int]:
+        """The token behind each hidden state [rows, hidden]."""
+        logits = self.head(hidden)
         logits[:, self.forbidden] = -torch.inf
         return logits.argmax(-1).tolist()
+
+    def logprobs(self, hidden: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
+        """How likely tokens [tokens] are behind hidden states [tokens, hidden]: float32 [tokens]."""
+        out = []
+        for some, those in zip(hidden.split(WEIGHED), tokens.split(WEIGHED), strict=True):
+            logits = self.head(some).float()
+            out.append(logits.gather(1, those[:, None])[:, 0] - logits.logsumexp(-1))
+        return torch.cat(out)
 
 
 def beginnings(prompts: Sequence[torch.Tensor]) -> list[tuple[int, int]]:
@@ -291,7 +307,7 @@ def answers_in_pieces(model: Any) -> bool:
         return False
     try:
         rows = Rows(model, [model.get_input_embeddings()(torch.tensor([0, 1]))], 1)
-        rows.read()
+        rows.read([(0, 0)])
         handed = rows.pieces.asked == config.num_hidden_layers
     except Exception:  # what a layer says that was not made for this may be anything
         handed = False
@@ -318,14 +334,43 @@ def generate(model: Any, prompts: Sequence[torch.Tensor], most: int, ends: froze
         ends: tokens that end an answer.
     """
     order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))  # rows of one length are asked at once
-    rows = Rows(model, [prompts[i] for i in order], most)
+    prompts = [prompts[i] for i in order]
+    rows = Rows(model, prompts, most)
     said: list[list[int]] = [[] for _ in prompts]
-    going, tokens = list(range(len(order))), rows.read()
+    read = rows.read(beginnings(prompts))
+    going, tokens = list(range(len(order))), rows.likeliest(torch.stack([hidden[-1] for hidden in read]))
     while going:
         kept = [(row, token) for row, token in zip(going, tokens, strict=True) if token not in ends]
         for row, token in kept:
             said[order[row]].append(token)
         kept = [(row, token) for row, token in kept if len(said[order[row]]) < most]
         going = [row for row, _ in kept]
-        tokens = rows.step(going, [token for _, token in kept]) if going else []
+        tokens = rows.likeliest(rows.step(going, [token for _, token in kept])) if going else []
     return said
+
+
+def weigh(model: Any, prompts: Sequence[torch.Tensor], options: Sequence[Sequence[Sequence[int]]]) -> list[list[float]]:
+    """Log-likelihood of each option behind its prompt, whose keys and values its options share.
+
+    Args:
+        model, prompts: as in `generate`.
+        options: for each prompt the tokens of each of its options, one or more.
+    """
+    embed = model.get_input_embeddings()
+    whole, begun = list(prompts), beginnings(prompts)
+    behind: list[tuple[int, int, int]] = []  # prompt, option, its row
+    for i, of_prompt in enumerate(options):
+        for k, tokens in enumerate(of_prompt):
+            behind.append((i, k, len(whole) if len(tokens) > 1 else -1))
+            if len(tokens) > 1:
+                whole.append(torch.cat([prompts[i], embed(torch.tensor(tokens[:-1]))]))
+                begun.append((i, len(prompts[i])))
+    rows = Rows(model, whole, 0)
+    read = rows.read(begun)
+    hidden = [torch.cat([read[i][-1:], read[row]] if row >= 0 else [read[i][-1:]]) for i, _, row in behind]
+    said = torch.cat([torch.tensor(options[i][k]) for i, k, _ in behind])
+    found = rows.logprobs(torch.cat(hidden), said).split([len(one) for one in hidden])
+    sums: list[list[float]] = [[] for _ in prompts]
+    for (i, _, _), one in zip(behind, found, strict=True):
+        sums[i].append(float(one.sum()))
+    return sums

@@ -17,7 +17,7 @@ import torch
 
 from mllm.assemble import MODELS, load_model, text_model_folder
 from mllm.errors import AudioError, PromptError, WeightsError
-from mllm.eval.batched_generation import answers_in_pieces, generate, token_bytes
+from mllm.eval.batched_generation import answers_in_pieces, generate, token_bytes, weigh
 from mllm.eval.respondents import Failure, folder_hash
 from mllm.eval.row_products import even_out
 from mllm.eval.sounds import Sound
@@ -26,9 +26,7 @@ from mllm.packed_weights import pack_weights
 from mllm.processing import read_conversation
 
 ROWS, ROW_BYTES = 128, 1 << 30
-"""Prompts that are answered at once, and the bytes that their keys and values may take."""
-BATCH, BATCH_TOKENS = 16, 6144
-"""Prompts whose options are weighed at once, and their padded tokens."""
+"""Prompts that are answered at once (an option that is weighed counts as one), and bytes of their keys and values."""
 REMEMBERED_SOUNDS = 4096
 """Embeddings of recordings that are kept: some 70 KB each."""
 
@@ -50,8 +48,7 @@ class _Local:
         """Greedy answers to conversations, in order."""
         prompts = self._prompts(messages, max_new_tokens)
         out: list[str | Failure] = [p if isinstance(p, Failure) else "" for p in prompts]
-        room = ROW_BYTES // token_bytes(self.model)
-        for batch in _batches(prompts, [0] * len(prompts), ROWS, room, max_new_tokens):
+        for batch in self._batches(prompts, [1] * len(prompts), max_new_tokens):
             for i, text in zip(batch, self._generate([prompts[i] for i in batch], max_new_tokens), strict=True):
                 out[i] = text
         return out
@@ -61,11 +58,34 @@ class _Local:
     ) -> list[list[tuple[float, int]] | Failure]:
         """For each option as the whole answer, with the token that ends it: sum of log-probabilities, and tokens."""
         prompts = self._prompts(messages, 64)
+        ids = [[[*self._tokens(text), self.tokenizer.eos_token_id] for text in texts] for texts in options]
+        longest = max((len(tokens) for texts in ids for tokens in texts), default=0)
         out: list[list[tuple[float, int]] | Failure] = [p if isinstance(p, Failure) else [] for p in prompts]
-        for batch in _batches(prompts, [len(texts) for texts in options], BATCH, BATCH_TOKENS):
-            weighed = self._weigh([prompts[i] for i in batch], [options[i] for i in batch])
-            for i, of_prompt in zip(batch, weighed, strict=True):
-                out[i] = of_prompt
+        for batch in self._batches(prompts, [1 + len(texts) for texts in options], longest):
+            weighed = self._weigh([prompts[i] for i in batch], [ids[i] for i in batch])
+            for i, sums in zip(batch, weighed, strict=True):
+                out[i] = [(total, len(tokens)) for total, tokens in zip(sums, ids[i], strict=True)]
+        return out
+
+    def _tokens(self, text: str) -> list[int]:
+        return list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
+
+    def _batches(self, prompts: Sequence[Any], rows: Sequence[int], answer: int) -> list[list[int]]:
+        """Places of prompts, alike in length, that go together.
+
+        `rows`: that each of them needs; `answer`: tokens behind a prompt at most.
+        """
+        most_tokens = ROW_BYTES // token_bytes(self.model)
+        out: list[list[int]] = []
+        count = 0
+        there = [i for i, prompt in enumerate(prompts) if not isinstance(prompt, Failure)]
+        for i in sorted(there, key=lambda i: len(prompts[i])):
+            count += rows[i]
+            if out and count <= ROWS and count * (len(prompts[i]) + answer) <= most_tokens:
+                out[-1].append(i)
+            else:
+                out.append([i])
+                count = rows[i]
         return out
 
     @property
@@ -106,54 +126,20 @@ class _Local:
         return [text.strip() for text in self.tokenizer.batch_decode(tokens, skip_special_tokens=True)]
 
     @torch.inference_mode()
-    def _weigh(
-        self, prompts: Sequence[torch.Tensor], options: Sequence[Sequence[str]]
-    ) -> list[list[tuple[float, int]]]:
-        """All prompts with the same number of options: each is read once, and its cache shared by its options."""
-        embeds, mask = _padded(prompts)
-        places = (mask.cumsum(1) - 1).clamp(min=0)
-        read = self.model(
-            inputs_embeds=embeds, attention_mask=mask, position_ids=places, use_cache=True, logits_to_keep=1
-        )
-        count = len(options[0])
-        read.past_key_values.batch_repeat_interleave(count)
-        end = [self.tokenizer.eos_token_id]
-        ids = [self.tokenizer(o, add_special_tokens=False)["input_ids"] + end for texts in options for o in texts]
-        longest = max(map(len, ids))
-        padded = torch.tensor([one + [0] * (longest - len(one)) for one in ids])
-        there = torch.tensor([[1] * len(one) + [0] * (longest - len(one)) for one in ids])
-        first = read.logits[:, -1].repeat_interleave(count, 0).float().log_softmax(-1)
-        sums = first.gather(1, padded[:, :1])[:, 0]
-        if longest > 1:
-            whole = torch.cat([mask.repeat_interleave(count, 0), there[:, :-1]], 1)
-            after = places[:, -1:].repeat_interleave(count, 0) + torch.arange(1, longest)
-            logits = self.model(
-                inputs_embeds=self.model.get_input_embeddings()(padded[:, :-1]), attention_mask=whole,
-                position_ids=after, past_key_values=read.past_key_values, use_cache=True,
-            ).logits  # fmt: skip
-            steps = logits.float().log_softmax(-1).gather(2, padded[:, 1:, None])[:, :, 0]
-            sums = sums + (steps * there[:, 1:]).sum(1)
-        pairs = [(float(total), len(one)) for total, one in zip(sums, ids, strict=True)]
-        return [pairs[i : i + count] for i in range(0, len(pairs), count)]
-
-
-def _batches(
-    prompts: Sequence[Any], kinds: Sequence[int], most: int, most_tokens: int, answer: int = 0
-) -> list[list[int]]:
-    """Places of prompts that go together: of one kind, alike in length, so many rows and tokens at most.
-
-    `answer`: tokens that each needs besides.
-    """
-    out: list[list[int]] = []
-    there = [i for i, prompt in enumerate(prompts) if not isinstance(prompt, Failure)]
-    for i in sorted(there, key=lambda i: (kinds[i], len(prompts[i]))):
-        batch = out[-1] if out else []
-        full = len(batch) == most or (len(batch) + 1) * (len(prompts[i]) + answer) > most_tokens
-        if batch and not full and kinds[batch[0]] == kinds[i]:
-            batch.append(i)
-        else:
-            out.append([i])
-    return out
+    def _weigh(self, prompts: Sequence[torch.Tensor], options: Sequence[Sequence[Sequence[int]]]) -> list[list[float]]:
+        """Log-likelihood of the tokens of each option behind its prompt."""
+        if self._in_pieces:
+            return weigh(self.model, prompts, options)
+        embed = self.model.get_input_embeddings()
+        sums: list[list[float]] = []
+        for prompt, of_prompt in zip(prompts, options, strict=True):
+            sums.append([])
+            for tokens in of_prompt:
+                said = torch.tensor(tokens)
+                whole = torch.cat([prompt, embed(said[:-1])])[None]
+                logits = self.model(inputs_embeds=whole, use_cache=False).logits[0, -len(tokens) :]
+                sums[-1].append(float(logits.float().log_softmax(-1).gather(1, said[:, None]).sum()))
+        return sums
 
 
 def _padded(prompts: Sequence[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:

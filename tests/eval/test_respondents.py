@@ -115,8 +115,11 @@ def test_a_recording_is_heard_once(model, waves, monkeypatch):
     assert len(heard) == 1
 
 
-def test_options_are_weighed_as_their_tokens_say(music, prompts):
+def test_options_are_weighed_as_their_tokens_say(music, prompts, same_bits):
     weighed = music.option_loglikelihoods(prompts, [OPTIONS] * len(prompts))
+    for prompt, found in zip(prompts, weighed, strict=True):
+        ((alone,),) = [music.option_loglikelihoods([prompt], [OPTIONS[1:2]])]
+        assert alone[0][0] == (found[1][0] if same_bits else pytest.approx(found[1][0], rel=2e-2))
     tokenizer, model = music.tokenizer, music.model
     for prompt, found in zip(prompts, weighed, strict=True):
         for option, (total, count) in zip(OPTIONS, found, strict=True):
