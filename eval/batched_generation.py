@@ -152,11 +152,8 @@ class Rows:
     def __init__(self, model: Any, prompts: Sequence[torch.Tensor], most: int):
         """`prompts`: embeddings [tokens, hidden]; `most`: tokens of an answer at most."""
         self.prompts, self.lengths, self.places = prompts, [0] * len(prompts), max(map(len, prompts)) + most
-        self.decoder, self.head, self.embeddings = (
-            model.get_decoder(),
-            model.get_output_embeddings(),
-            model.get_input_embeddings(),
-        )
+        self.decoder, self.head = model.get_decoder(), model.get_output_embeddings()
+        self.embeddings = model.get_input_embeddings()
         self.decoder.config._attn_implementation = NAME  # where no pieces are given it is sdpa
         self.forbidden = torch.tensor(model.generation_config.suppress_tokens or [], dtype=torch.long)
         self.of = self.at = torch.empty(0, dtype=torch.long)
@@ -314,14 +311,6 @@ def answers_in_pieces(model: Any) -> bool:
     if not handed:
         settings._attn_implementation = before
     return handed
-
-
-def token_bytes(model: Any) -> int:
-    """Memory of the keys and values of one token."""
-    config = model.config.get_text_config()
-    heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
-    size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-    return int(2 * config.num_hidden_layers * heads * size * model.dtype.itemsize)
 
 
 def generate(model: Any, prompts: Sequence[torch.Tensor], most: int, ends: frozenset[int]) -> list[list[int]]:

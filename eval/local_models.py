@@ -17,13 +17,14 @@ import torch
 
 from mllm.assemble import MODELS, load_model, text_model_folder
 from mllm.errors import AudioError, PromptError, WeightsError
-from mllm.eval.batched_generation import answers_in_pieces, generate, token_bytes, weigh
+from mllm.eval.batched_generation import answers_in_pieces, generate, weigh
 from mllm.eval.respondents import Failure, folder_hash
 from mllm.eval.row_products import even_out
 from mllm.eval.sounds import Sound
 from mllm.eval.task import Messages
 from mllm.packed_weights import pack_weights
 from mllm.processing import read_conversation
+from mllm.token_memory import token_bytes
 
 ROWS, ROW_BYTES = 128, 1 << 30
 """Prompts that are answered at once (an option that is weighed counts as one), and bytes of their keys and values."""
@@ -75,7 +76,7 @@ class _Local:
 
         `rows`: that each of them needs; `answer`: tokens behind a prompt at most.
         """
-        most_tokens = ROW_BYTES // token_bytes(self.model)
+        most_tokens = ROW_BYTES // token_bytes(self.model.config.get_text_config(), self.model.dtype)
         out: list[list[int]] = []
         count = 0
         there = [i for i, prompt in enumerate(prompts) if not isinstance(prompt, Failure)]

@@ -215,8 +215,8 @@ def tower_tools(task: Task, train: Sequence[Item], features: TowerFeatures) -> t
         return ()
     found = [TowerTool(f"nearest TRAIN clip by {features.name} features", task, features, nearest)]
     few = all(len(answers) <= MOST_CLASSES for answers in by_kind.values())
-    if few and all(isinstance(item.truth, int) for item in train):  # numbers of something, not measures
-        found.append(TowerTool(f"linear probe on {features.name} features", task, features, logistic))
-    elif few or all(_positive(list(answers)) for answers in by_kind.values()):
-        found.append(TowerTool(f"linear probe on {features.name} features", task, features, linear))
+    if few or all(_positive(list(answers)) for answers in by_kind.values()):
+        counted = few and all(isinstance(item.truth, int) for item in train)  # numbers of something, not measures
+        fit = logistic if counted else linear
+        found.append(TowerTool(f"linear probe on {features.name} features", task, features, fit))
     return tuple(found)

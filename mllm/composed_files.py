@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from xml.sax.saxutils import escape, unescape
 
+from mllm.abc_validation import split_header
 from mllm.errors import ScoreError
 from mllm.score import MIDI, Score, to_midi, to_musicxml
 from mllm.whole_files import write_whole
@@ -50,10 +51,10 @@ def with_mark(data: bytes, suffix: str, mark: str) -> bytes:
     creator of MusicXML, which notation programs print as the composer.
     """
     if suffix == ".abc":
-        lines = data.decode().splitlines(keepends=True)
-        ends = next((i for i, line in enumerate(lines) if line.startswith("K:")), len(lines))  # of the header
-        place = 1 + max(i for i, line in enumerate(lines[:ends]) if line[:2] in ("X:", "T:"))
-        return "".join([*lines[:place], f"N:{mark}\n".replace("%", "\\%"), *lines[place:]]).encode()
+        header, body = split_header(data.decode())
+        lines = header.splitlines(keepends=True)
+        place = 1 + max(i for i, line in enumerate(lines) if line[:2] in ("X:", "T:"))
+        return "".join([*lines[:place], f"N:{mark}\n".replace("%", "\\%"), *lines[place:], body]).encode()
     if suffix in MIDI:
         from symusic import Score as Midi
         from symusic import TextMeta

@@ -22,7 +22,13 @@ TOGETHER = ("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj")
 
 
 class Product:
-    """Hidden states times the weights of some linear layers at once; each layer fetches its own part."""
+    """Hidden states times the weights of some linear layers at once; each layer fetches its own part.
+
+    Attributes:
+        never_alone: a row alone goes through twice, where it would round otherwise than among others.
+    """
+
+    never_alone = False
 
     def __init__(self, layers: Sequence[nn.Linear]):
         weights = [layer.weight.detach() for layer in layers]
@@ -37,9 +43,15 @@ class Product:
         """Outputs [..., start : start + size]. They are kept from the first part to the last, for the same `hidden`."""
         known = self._last
         if known is None or known[0] is not hidden:
-            known = hidden, torch.ops.mkldnn._linear_pointwise(hidden, self._packed, self._bias, "none", [], "")
+            known = hidden, self._times(hidden)
         self._last = known if start + size < self._outputs else None
         return known[1] if size == self._outputs else known[1][..., start : start + size]
+
+    def _times(self, hidden: torch.Tensor) -> torch.Tensor:
+        alone = self.never_alone and hidden.shape[-2] == 1
+        rows = torch.cat([hidden, hidden], -2) if alone else hidden
+        out = torch.ops.mkldnn._linear_pointwise(rows, self._packed, self._bias, "none", [], "")
+        return out[..., :1, :] if alone else out
 
 
 class PackedLinear(StandIn):
@@ -52,10 +64,10 @@ class PackedLinear(StandIn):
 
     def __init__(self, linear: nn.Linear, product: Product | None = None, start: int = 0):
         super().__init__(linear)
-        self._product, self._start = product or Product([linear]), start
+        self.product, self._start = product or Product([linear]), start
 
     def forward(self, hidden: torch.Tensor) -> torch.Tensor:
-        return self._product.fetch(hidden, self._start, self.out_features)
+        return self.product.fetch(hidden, self._start, self.out_features)
 
 
 def pack_weights(model: PreTrainedModel) -> bool:

@@ -17,6 +17,7 @@ from transformers.cache_utils import Cache, CacheLayerMixin
 from mllm.errors import WeightsError
 from mllm.modeling import MusicLMForConditionalGeneration
 from mllm.serve import row_attention
+from mllm.token_memory import token_bytes
 
 ROOM = 256  # places by which rows grow
 KINDS = {"full_attention", "sliding_attention"}
@@ -176,9 +177,7 @@ class Decoder:
             )
         self.window = window if "sliding_attention" in self.kinds else None
         self.layers = config.num_hidden_layers
-        heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
-        size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-        self.token_bytes = 2 * self.layers * heads * size * self.embeddings.weight.element_size()
+        self.token_bytes = token_bytes(config, self.embeddings.weight.dtype)
         self._by_rows = self.text.config._attn_implementation in ("sdpa", row_attention.NAME)
         if self._by_rows:
             self.text.config._attn_implementation = row_attention.NAME  # where no lengths are given it is sdpa

@@ -90,13 +90,13 @@ def emomusic(folder: Path, audio: Path, part: str, which: str) -> Iterator[Item]
 
 def _probe(
     name: str, title: str, load: Any, scorer: str, folder: str, files: tuple[str, ...], trained: str, *terms: str,
-    also: tuple[str, ...] = (), train: Load | None = None,
+    train: Load | None = None,
 ) -> Benchmark:  # fmt: skip
     """`load`: takes the part; `trained`: the file of TRAIN; `train`: its loader, where it is another set."""
     where, size, licence, citation, official = terms
     return Benchmark(
         name, title, load if train else partial(load, part="test"), scorer, folder, files, where, size, licence,
-        citation, official, also=(*also, trained), train=train or partial(load, part="train"), train_file=trained,
+        citation, official, also=(trained,), train=train or partial(load, part="train"), train_file=trained,
     )  # fmt: skip
 
 

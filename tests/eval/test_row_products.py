@@ -10,8 +10,8 @@ from torch.nn import functional as F
 from transformers import AutoModelForCausalLM, BioGptConfig, LlamaConfig, LlamaForCausalLM, StableLmConfig
 
 from mllm.eval.batched_generation import NAME, answers_in_pieces, beginnings, generate, same_to
-from mllm.eval.row_products import NeverAlone, even_out
-from mllm.packed_weights import pack_weights
+from mllm.eval.row_products import even_out
+from mllm.packed_weights import PackedLinear, pack_weights
 
 
 def wide(inner: int) -> LlamaForCausalLM:
@@ -29,23 +29,26 @@ def wide(inner: int) -> LlamaForCausalLM:
 
 @torch.inference_mode()
 def test_a_row_gets_the_same_bits_in_any_company():
-    even = NeverAlone(wide(1536).model.layers[0].mlp.down_proj)
+    even = wide(1536).model.layers[0].mlp.down_proj
     rows = torch.randn(1, 200, 1536, generator=torch.Generator().manual_seed(1)).bfloat16()
+    as_it_was = even(rows)
+    even.product.never_alone = True
     together, alone = even(rows), torch.cat([even(row) for row in rows.split(1, 1)], 1)
     assert together.shape == (1, 200, 64) and torch.equal(together, alone)
     assert torch.equal(together, torch.cat([even(some) for some in rows.split(7, 1)], 1))
-    assert torch.equal(even(rows[:, :1]), even.linear(rows)[:, :1])
+    assert torch.equal(even(rows[:, :1]), as_it_was[:, :1])
 
 
-def test_only_layers_that_round_otherwise_are_stood_for(same_bits):
+def test_only_products_that_round_otherwise_are_evened_out(same_bits):
     if not same_bits:
         pytest.skip("measured on CPUs with avx512_bf16 and without AMX")
     many, few = wide(1536), wide(512)
     even_out(many)
     even_out(few)
     mlp = many.model.layers[0].mlp
-    assert isinstance(mlp.down_proj, NeverAlone)
-    assert not any(isinstance(module, NeverAlone) for module in [mlp.gate_proj, many.lm_head, *few.modules()])
+    assert mlp.down_proj.product.never_alone
+    others = [mlp.gate_proj, many.lm_head, *(module for module in few.modules() if isinstance(module, PackedLinear))]
+    assert len(others) > 2 and not any(layer.product.never_alone for layer in others)
 
 
 def test_beginnings_are_of_earlier_prompts_and_leave_two_tokens():
