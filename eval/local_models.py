@@ -18,8 +18,8 @@ import torch
 from mllm.assemble import MODELS, load_model, text_model_folder
 from mllm.errors import AudioError, PromptError, WeightsError
 from mllm.eval.batched_generation import answers_in_pieces, generate, weigh
+from mllm.eval.kernels import choose_kernels
 from mllm.eval.respondents import Failure, folder_hash
-from mllm.eval.row_products import even_out
 from mllm.eval.sounds import Sound
 from mllm.eval.task import Messages
 from mllm.packed_weights import pack_weights
@@ -161,14 +161,14 @@ class MusicModel(_Local):
             raise WeightsError(
                 f"no model {spec!r}: known are {', '.join(MODELS)}, the folder of a checkpoint, text:DIR, http://…/v1"
             )
+        choose_kernels()
         self.name, self.sha256 = spec, folder_hash(folder)
         self._heard: OrderedDict[str, tuple[torch.Tensor, Any]] = OrderedDict()
 
     @cached_property
     def _loaded(self) -> tuple[Any, Any]:
         model, processor = load_model(self.name)
-        if pack_weights(model):
-            even_out(model)
+        pack_weights(model)
         return model, processor
 
     @property
@@ -221,6 +221,7 @@ class TextModel(_Local):
 
     def __init__(self, spec: str):
         """`spec`: a pinned name of `mllm.weights`, or the folder of a causal language model."""
+        choose_kernels()
         self._folder = text_model_folder(spec)
         self.name, self.sha256 = f"text:{spec}", folder_hash(Path(self._folder))
 
@@ -229,8 +230,7 @@ class TextModel(_Local):
         from transformers import AutoModelForCausalLM
 
         model = AutoModelForCausalLM.from_pretrained(self._folder, dtype=torch.bfloat16, use_safetensors=True).eval()
-        if pack_weights(model):
-            even_out(model)
+        pack_weights(model)
         return model
 
     @cached_property

@@ -192,7 +192,9 @@ def _terms(run: dict[str, Any], about: dict[str, Any], tasks: dict[str, Any]) ->
     return [
         *lines, "", f"Command: `{run['command']}`  ", f"Data manifest sha256: `{run['data_sha256']}`  ",
         *(f"sha256 of the files of {name}: `{digest}`  " for name, digest in run["benchmarks_sha256"].items()),
-        f"Model sha256: `{run['model_sha256']}`  ", f"Versions of tasks: {', '.join(versions)}",
+        f"Model sha256: `{run['model_sha256']}`  ",
+        *["With `--fast`: an answer may depend on what else was asked with it.  "] * (run.get("rounding") == "fast"),
+        f"Versions of tasks: {', '.join(versions)}",
     ]  # fmt: skip
 
 

@@ -22,6 +22,7 @@ from mllm.eval.controls import CONDITIONS, constants, medium_of, prompts
 from mllm.eval.data import data_hash, works
 from mllm.eval.html_report import write_report
 from mllm.eval.item import Item
+from mllm.eval.kernels import answers_may_differ
 from mllm.eval.report import summarise, table
 from mllm.eval.respondents import Failure, Respondent, respondent, weighs_options
 from mllm.eval.sounds import Sound
@@ -114,6 +115,7 @@ def evaluate(
         "model": asked.name, "model_sha256": asked.sha256, "data": str(data), "data_sha256": data_hash(data),
         "benchmarks_sha256": {task.name: task.source() for task in chosen if task.source}, "split": split,
         "seed": seed, "fit_clips": fit_clips,
+        "rounding": "fast" if answers_may_differ() else "alike",
     }  # fmt: skip
     _open(output, settings)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
@@ -132,6 +134,7 @@ def evaluate(
         "--output": output, "--limit": limit, "--split": unless(split, "test"), "--seed": unless(seed, 0),
         "--fit-clips": unless(fit_clips, FIT_CLIPS), **controls(conditions, tuple(CONDITIONS), tools),
         "--beside": [other if isinstance(other, str) else other.name for other in beside],
+        "--fast": answers_may_differ(),
     })  # fmt: skip
     return _write(run, settings | {"command": command, "limit": limit}, output)
 
@@ -160,10 +163,10 @@ def _open(output: Path, settings: dict[str, Any]) -> None:
     """Make the folder, or make sure that it holds this very evaluation."""
     output.mkdir(parents=True, exist_ok=True)
     stamp = output / "run.json"
-    same = ("model_sha256", "data_sha256", "split", "seed", "fit_clips")
+    same = ("model_sha256", "data_sha256", "split", "seed", "fit_clips", "rounding")
     if stamp.exists():
         before = json.loads(stamp.read_text(encoding="utf-8"))
-        changed = [key for key in same if before.get(key) != settings[key]]
+        changed = [key for key in same if before.get(key, settings[key]) != settings[key]]
         files = before.get("benchmarks_sha256", {})
         now = settings["benchmarks_sha256"]
         if changed := changed + [f"version of {name}" for name in now if files.get(name, now[name]) != now[name]]:

@@ -3,6 +3,10 @@
 A product of bfloat16 on a CPU sorts the weights into blocks first, and where few tokens go through them that takes
 longer than the product. The kernel is the one that inductor calls for a frozen model, and the numbers are the same to
 the bit, also where layers that read the same hidden states are one product.
+
+But one row of hidden states goes through another kernel than two or more, which sums more than 1,024 inputs in other
+steps (measured: LOG, 2026-11-26). Two rows and three thousand give the same bits. So that a token does not depend on
+whether it stands alone, no row goes alone where that is so.
 """
 
 from __future__ import annotations
@@ -17,6 +21,7 @@ from mllm.linear_layers import Place, StandIn, linears, put
 
 ROWS = 16  # tokens that the order is chosen for; it serves any number
 MOST_BYTES = 2 << 30  # of weights that are kept twice
+PROBES = 96  # random rows, of which a tenth or more round otherwise alone where any do
 TOGETHER = ("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj")
 """Layers of one parent that are called one after the other with the same hidden states."""
 
@@ -48,10 +53,10 @@ class Product:
         return known[1] if size == self._outputs else known[1][..., start : start + size]
 
     def _times(self, hidden: torch.Tensor) -> torch.Tensor:
-        alone = self.never_alone and hidden.shape[-2] == 1
-        rows = torch.cat([hidden, hidden], -2) if alone else hidden
+        alone = self.never_alone and hidden.numel() == hidden.shape[-1]
+        rows = torch.cat([hidden, hidden]) if alone else hidden
         out = torch.ops.mkldnn._linear_pointwise(rows, self._packed, self._bias, "none", [], "")
-        return out[..., :1, :] if alone else out
+        return out[:1] if alone else out
 
 
 class PackedLinear(StandIn):
@@ -76,6 +81,7 @@ def pack_weights(model: PreTrainedModel) -> bool:
     `model`: ours, or a causal language model of transformers. From then on it is for inference alone.
 
     Not where they are not in bfloat16 on a CPU that multiplies it, nor where twice the weights would be too much.
+    A second time changes nothing.
     """
     if getattr(model, "lm_head", None) is None:
         return False
@@ -91,7 +97,28 @@ def pack_weights(model: PreTrainedModel) -> bool:
     with torch.no_grad():
         shared = _shared(places)
         put(places, lambda linear: PackedLinear(linear, *shared.get(linear, ())))
+    _even_out(model)
     return True
+
+
+@torch.inference_mode()
+def _even_out(model: PreTrainedModel) -> None:
+    """Let no row go alone through those products that need it; one is probed of each shape."""
+    uneven: dict[tuple[int, int], bool] = {}
+    for layer in model.modules():
+        if isinstance(layer, PackedLinear):
+            shape = layer.in_features, layer.out_features
+            if shape not in uneven:
+                uneven[shape] = _rounds_otherwise(layer)
+            layer.product.never_alone |= uneven[shape]
+
+
+def _rounds_otherwise(layer: PackedLinear) -> bool:
+    """Whether a layer gives rows other bits alone than in pairs."""
+    maker = torch.Generator().manual_seed(0)
+    rows = torch.randn(PROBES, layer.in_features, generator=maker).to(layer.weight.dtype)
+    alone, paired = (torch.cat([layer(some) for some in rows.split(size)]) for size in (1, 2))
+    return not torch.equal(alone, paired)
 
 
 def _shared(places: Sequence[Place]) -> dict[nn.Linear, tuple[Product, int]]:

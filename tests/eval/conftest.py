@@ -9,7 +9,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import soundfile as sf
-import torch
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # tiny.py, clicks and the tiny checkpoint
 sys.path.insert(0, str(Path(__file__).parents[1] / "serve"))  # live.py, a real server
@@ -22,13 +21,6 @@ FACTS = [
     ("C major", 100.0, "4/4", ["flute", "harp"], 523.25),
 ]
 SOUND = ("instrument", "key", "tempo", "metre")
-
-
-@pytest.fixture(scope="session")
-def same_bits() -> bool:
-    """Whether this machine's kernels are those with which batched answers were found to be the same to the bit."""
-    can = torch.cpu.get_capabilities()
-    return bool(can.get("avx512_bf16") and not can.get("amx_tile"))
 
 
 @pytest.fixture(scope="session")
