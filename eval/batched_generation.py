@@ -4,11 +4,11 @@ Prompts are laid behind one another without filling, so that products see all to
 each prompt is computed by itself over its own length: sums fall as they would if nobody else were there. Where prompts
 begin alike, such as questions about one recording, the beginning is read once; the others take its keys and values.
 
-What makes that the same to the bit was measured in bfloat16 on a CPU with avx512_bf16 and without AMX, with the weights
-that `mllm.packed_weights` sorts (LOG, 2026-11-26; elsewhere it is nearly the same): products, norms and rotary angles
-give a token the same bits in any company; so does causal attention if the queries before it are there, be they zeros,
-and if what is shared goes no further than `same_to` says. A prompt is read to the bits of `generate` of transformers,
-too; a step may round otherwise, as there one row goes alone.
+What makes that the same to the bit was measured in bfloat16 on a CPU with avx512_bf16 and without AMX (which
+`mllm.eval.kernels` leaves out), with the weights that `mllm.packed_weights` sorts (LOG, 2026-11-26): products, norms
+and rotary angles give a token the same bits in any company; so does causal attention if the queries before it are
+there, be they zeros, and if what is shared goes no further than `same_to` says. A prompt is read to the bits of
+`generate` of transformers, too; a step may round otherwise, as there one row goes alone.
 """
 
 from __future__ import annotations
