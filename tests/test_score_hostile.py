@@ -24,9 +24,7 @@ from mllm.score import read_score
 
 pytest.importorskip("resource", reason="this system does not tell what a process used")
 
-MAX_SECONDS = (
-    10.0  # of processor time; 3 to 6 s by machine, and by who else has its cores; what is not linear takes minutes
-)
+MAX_SECONDS = 10.0  # of processor time: 3 to 6 by machine and company; what is not linear takes minutes
 TIME_LIMIT = inspect.signature(read_score).parameters["time_limit"].default
 MAX_GROWTH = 1 << 30  # bytes
 MEGABYTE = 1_000_000
